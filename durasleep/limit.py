@@ -147,7 +147,7 @@ class Limit:
         return "" if weight == 1 else f"{weight:g}"
 
     def numbers(self, partition: int, partitions: int, *, is_keyed: bool) -> Mapping[str, str]:
-        """Its part in one ``partition`` of so many ``partitions``, by the names of ``protocol.keys.G``. Its rate is for
+        """Its part in one ``partition`` of so many ``partitions``, by the names of ``protocol.keys.L``. Its rate is for
         each key if it ``is_keyed``. UsageError for a number that is less than the partitions.
         """
         split = split_numbers(

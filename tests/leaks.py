@@ -176,6 +176,7 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "timers": _timers,
     "queue": _queue,
     "inbox": _expiring,
+    "stats": _expiring,
     "worker": _expiring,
     "schedule": _schedule,
     "limit": _limit,

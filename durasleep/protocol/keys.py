@@ -104,7 +104,7 @@ W = {
 }
 """Fields of a ``worker`` hash."""
 
-G = {
+L = {
     "per_key": "k",
     "total": "t",
     "rate": "n",
@@ -130,6 +130,7 @@ NEAR = {
     "functions": "functions",
     "limits": "limit:",
     "index": "index:",
+    "stats": "stats:",
     "indexed": "\\n",  # a field of ``functions``: the labels that have an index, each followed by a space
 }
 """Keys of a partition that few calls need. A script builds them with ``near``: each of KEYS costs every call."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from durasleep.protocol.command import BatchItem, Call, Command, pairs, route, to_text
-from durasleep.protocol.keys import G, Keyspace, V
+from durasleep.protocol.keys import Keyspace, L, V
 
 Change = Literal["pause", "resume", "reset"]
 
@@ -62,7 +62,7 @@ def _item(keys: Keyspace, action: str, name: str, fields: str, *rest: str) -> Ba
 
 
 CODE = tuple(
-    G[name] for name in ("per_key", "total", "rate", "window", "burst", "hold", "parked_max", "overflow", "keyed")
+    L[name] for name in ("per_key", "total", "rate", "window", "burst", "hold", "parked_max", "overflow", "keyed")
 )
 """The numbers of a limit, in the order in which the script reads them."""
 
@@ -72,7 +72,7 @@ class Gate:
     """A limit in one partition."""
 
     fields: dict[str, str]
-    """Its hash: the fields of ``G`` by their letters, and the weights of keys."""
+    """Its hash: the fields of ``L`` by their letters, and the weights of keys."""
     in_use: int
     """Slots."""
     parked: int

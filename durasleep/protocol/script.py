@@ -17,7 +17,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, NEAR, OWN_KEY_NAMES, PLACE, STATE, F, G, S, V, W
+from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, NEAR, OWN_KEY_NAMES, PLACE, STATE, F, L, S, V, W
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
@@ -25,12 +25,12 @@ NAMES = (
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
-_LITERAL = re.compile(r"\b(F|S|W|G|V|STATE|PLACE|KIND|LIMIT|DEFAULT|NEAR)\.(\w+)")
+_LITERAL = re.compile(r"\b(F|S|W|L|V|STATE|PLACE|KIND|LIMIT|DEFAULT|NEAR)\.(\w+)")
 _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "F": F,
     "S": S,
     "W": W,
-    "G": G,
+    "L": L,
     "V": V,
     "STATE": {state.value: code for state, code in STATE.items()},
     "PLACE": {place.value: code for place, code in PLACE.items()},

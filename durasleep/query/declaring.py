@@ -14,7 +14,7 @@ from durasleep.errors import DurasleepError, NotAllowed, UsageError
 from durasleep.limit import Limit
 from durasleep.protocol import limits, server, sorted_sets, versions
 from durasleep.protocol.command import Plan, unwrap
-from durasleep.protocol.keys import G, Keyspace
+from durasleep.protocol.keys import Keyspace, L
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.versions import FLOW
 
@@ -79,7 +79,7 @@ def declare(keyspaces: Keyspaces, declared: Mapping[str, Declared]) -> Plan[bool
             limits.declare_limit(
                 keys,
                 limit.name,
-                {G[what]: value for what, value in limit.numbers(keys.partition, count, is_keyed=is_keyed).items()},
+                {L[what]: value for what, value in limit.numbers(keys.partition, count, is_keyed=is_keyed).items()},
             )
             for limit, is_keyed in keyed.items()
         ]

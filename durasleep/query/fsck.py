@@ -19,7 +19,7 @@ from durasleep.protocol.keyspaces import Keyspaces
 _FINDINGS_MAX = 1_000  # in one report; more are only counted
 PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
-_EXPIRING = ("inbox", "worker", "clock-held", "clock-released", "arriving")
+_EXPIRING = ("inbox", "stats", "worker", "clock-held", "clock-released", "arriving")
 _OF_USERS = "own"
 _WHOLE = ("functions", "timers", "wake", "workers", "closing", "halted", "recent", "failed", "clock")
 """Keys that exist once; their content is checked separately."""

@@ -10,7 +10,7 @@ from durasleep.errors import DurasleepError, NotFound, UsageError
 from durasleep.limit import split_numbers
 from durasleep.protocol import limits
 from durasleep.protocol.command import Plan, unwrap
-from durasleep.protocol.keys import G
+from durasleep.protocol.keys import L
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.limits import Change, Gate
 
@@ -80,22 +80,22 @@ def read_limit(keyspaces: Keyspaces, name: str) -> Plan[LimitSummary]:
 
 def _summary(name: str, gates: Sequence[Gate]) -> LimitSummary:
     fields = gates[0].fields
-    is_keyed = bool(fields.get(G["keyed"]))
-    paused = [int(gate.fields[G["paused"]]) for gate in gates if G["paused"] in gate.fields]
+    is_keyed = bool(fields.get(L["keyed"]))
+    paused = [int(gate.fields[L["paused"]]) for gate in gates if L["paused"] in gate.fields]
     return LimitSummary(
         name=name,
-        per_key=_whole(fields.get(G["per_key"])),
-        total=sum(int(gate.fields[G["total"]]) for gate in gates) if G["total"] in fields else None,
+        per_key=_whole(fields.get(L["per_key"])),
+        total=sum(int(gate.fields[L["total"]]) for gate in gates) if L["total"] in fields else None,
         rate=_rate(gates, is_keyed=is_keyed),
-        burst=int(fields.get(G["burst"], 1)),
-        hold="life" if fields.get(G["hold"]) else "activation",
-        parked_max=int(fields.get(G["parked_max"], 0)),
-        overflow=fields.get(G["overflow"], "refuse"),
+        burst=int(fields.get(L["burst"], 1)),
+        hold="life" if fields.get(L["hold"]) else "activation",
+        parked_max=int(fields.get(L["parked_max"], 0)),
+        overflow=fields.get(L["overflow"], "refuse"),
         is_keyed=is_keyed,
         weights={
             field.removeprefix(_WEIGHT): float(value) for field, value in fields.items() if field.startswith(_WEIGHT)
         },
-        is_by_hand=G["by_hand"] in fields,
+        is_by_hand=L["by_hand"] in fields,
         paused_at_ms=min(paused) if paused else None,
         in_use=sum(gate.in_use for gate in gates),
         parked=sum(gate.parked for gate in gates),
@@ -109,10 +109,10 @@ def _whole(value: str | None) -> int | None:
 
 def _rate(gates: Sequence[Gate], *, is_keyed: bool) -> str | None:
     fields = gates[0].fields
-    if not fields.get(G["rate"]):
+    if not fields.get(L["rate"]):
         return None
-    count = float(fields[G["rate"]]) if is_keyed else sum(float(gate.fields[G["rate"]]) for gate in gates)
-    window_ms = int(fields[G["window"]])
+    count = float(fields[L["rate"]]) if is_keyed else sum(float(gate.fields[L["rate"]]) for gate in gates)
+    window_ms = int(fields[L["window"]])
     window = {1000: "s", 60_000: "m", 3_600_000: "h", 86_400_000: "d"}.get(window_ms)
     if window is None:
         window = f"{window_ms // 1000}s" if window_ms % 1000 == 0 else f"{window_ms}ms"
@@ -131,7 +131,7 @@ def set_limit(
     count = len(keyspaces)
     shares = [split_numbers(name, numbers, keys.partition, count, is_keyed=known.is_keyed) for keys in keyspaces]
     words = {f"{_WEIGHT}{key}": "" if weight is None else f"{weight:g}" for key, weight in weights.items()}
-    changes = [{G[what]: value for what, value in share.items()} | words for share in shares]
+    changes = [{L[what]: value for what, value in share.items()} | words for share in shares]
     answers = yield [limits.set_limit(keys, name, change) for keys, change in zip(keyspaces, changes, strict=True)]
     for answer in answers:
         unwrap(answer)

@@ -7,6 +7,7 @@ Whoever changes these figures knows why.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -16,14 +17,17 @@ from msgspec.structs import replace
 from durasleep.model import CommitAction, Due, Kind, Number, Op, StartTimer, State, StepResult
 from durasleep.protocol import commit
 from durasleep.protocol.commit import Lease
+from durasleep.settings import DEFAULTS
 from harness.servers import Server
 from tests.store.driver import FAR, OTHER, WORKER, Driver, child
 
 COUNT = 10
 STEP = StepResult(Number("1"), "", State.RESOLVED, b"")
-CALL = {"evalsha": 1, "time": 1}
-"""Whatever it does."""
+CALL = {"evalsha": 1, "time": 1, "get": 1}
+"""Whatever it does. The clock stands still, so that no new minute of the counters begins."""
 COMMITS = {**CALL, "zadd": 1, "hmget": COUNT, "xpending": 1}
+ENDED = {"hset": COUNT + 1, "hmget": COUNT + 1}
+"""Endings are counted, once a call."""
 LEAVE = {"xrange": 1, "xack": 1, "xtrim": 1}
 """Entries have left a queue, as its oldest."""
 
@@ -31,14 +35,18 @@ LEAVE = {"xrange": 1, "xack": 1, "xtrim": 1}
 @pytest.fixture
 async def driver(one_server: Server, namespace: str) -> AsyncIterator[Driver]:
     """On a server that has seen every script before."""
-    driver = Driver(one_server.client(), namespace)
+    driver = Driver(one_server.client(), namespace, dataclasses.replace(DEFAULTS, movable_clock=True))
     async with driver.store.opened():
+        await driver.redis.set(driver.keys.clock, f"={(await driver.redis.time())[0] * 1000}")
+        await driver.create("warm-child", function="g")
+        await driver.commit(await driver.take(), CommitAction.RESOLVE)
         await driver.create("warm")
         await driver.commit(await driver.take(), CommitAction.RESOLVE)
         await driver.create("warm-too", kind=Kind.PROMISE)
         await driver.settle("warm-too")
         await driver.fire()
         yield driver
+        await driver.redis.delete(driver.keys.clock)
 
 
 async def cost(driver: Driver, *calls: Callable[[], Awaitable[object]]) -> dict[str, int]:
@@ -66,7 +74,7 @@ async def test_executions_that_are_made_together(driver: Driver) -> None:
     calls = [lambda n=n: driver.create(f"a{n}", inbox="reader") for n in range(COUNT)]
     assert await cost(driver, *calls) == {
         **CALL,
-        "hget": 1,
+        "hmget": 1,
         "exists": COUNT + 1,
         "type": 1,
         "xlen": 1,
@@ -111,8 +119,8 @@ async def test_children_that_end(driver: Driver) -> None:
     for lease in await started(driver):
         await driver.commit(lease, CommitAction.SUSPEND, child("1"))
     found = await cost_of_commits(driver, await driver.read(COUNT), CommitAction.RESOLVE)
-    closed = {"hset": 2 * COUNT, "hdel": COUNT, "hlen": COUNT, "hscan": COUNT, "xadd": COUNT + 1}
-    assert found == {**COMMITS, **LEAVE, **closed, "hmget": 6 * COUNT, "type": 2}
+    closed = {"hset": 2 * COUNT + 1, "hdel": COUNT, "hlen": COUNT, "hscan": COUNT, "xadd": COUNT + 1}
+    assert found == {**COMMITS, **LEAVE, **closed, "hmget": 6 * COUNT + 1, "type": 2}
     await ended(driver, await driver.read(COUNT))
 
 
@@ -158,7 +166,7 @@ async def test_executions_that_go_on(driver: Driver) -> None:
     assert await cost_of_commits(driver, leases, CommitAction.RESOLVE) == {
         **COMMITS,
         **LEAVE,
-        "hset": COUNT,
+        **ENDED,
         "hdel": COUNT,
         "hlen": COUNT,
         "hscan": COUNT,
@@ -176,7 +184,7 @@ async def test_executions_that_leave_nothing_open(driver: Driver) -> None:
         for lease in await started(driver)
     ]
     found = await cost(driver, *calls)
-    assert found == {**COMMITS, **LEAVE, "hset": COUNT, "hdel": COUNT, "pexpire": COUNT, "type": 2, "xadd": 1}
+    assert found == {**COMMITS, **LEAVE, **ENDED, "hdel": COUNT, "pexpire": COUNT, "type": 2, "xadd": 1}
 
 
 async def test_entries_that_do_not_come_in_their_order(driver: Driver) -> None:
@@ -242,9 +250,15 @@ async def test_families_that_end(driver: Driver) -> None:
         asked = child("1"), child("2", id="own", function="f"), child("3")
         await driver.commit(lease, CommitAction.CONTINUE, *asked)
         await driver.commit(await driver.take_of(f"{lease.id}~3"), CommitAction.RESOLVE)
-    closed = {"hset": 2 * COUNT, "hdel": 2 * COUNT, "hlen": 2 * COUNT, "hscan": 2 * COUNT, "pexpire": 3 * COUNT}
+    closed = {
+        "hset": 2 * COUNT + 1,
+        "hdel": 2 * COUNT,
+        "hlen": 2 * COUNT + 1,
+        "hscan": 2 * COUNT,
+        "pexpire": 3 * COUNT + 1,
+    }
     found = await cost_of_commits(driver, parents, CommitAction.RESOLVE)
-    assert found == {**COMMITS, **LEAVE, **closed, "hmget": 4 * COUNT, "type": 3, "xadd": 4, "xdel": 1}
+    assert found == {**COMMITS, **LEAVE, **closed, "hmget": 4 * COUNT + 1, "type": 3, "xadd": 4, "xdel": 1}
 
 
 async def test_children_that_end_and_leave_nothing_open(driver: Driver) -> None:
@@ -256,7 +270,7 @@ async def test_children_that_end_and_leave_nothing_open(driver: Driver) -> None:
         )
         for lease in await driver.read(COUNT)
     ]
-    told = {"hmget": 6 * COUNT, "hset": 2 * COUNT, "hdel": COUNT, "xadd": COUNT + 1}
+    told = {"hmget": 6 * COUNT + 1, "hset": 2 * COUNT + 1, "hdel": COUNT, "xadd": COUNT + 1}
     assert await cost(driver, *calls) == {**COMMITS, **LEAVE, **told, "type": 2}
     await ended(driver, await driver.read(COUNT))
 
@@ -270,8 +284,8 @@ async def test_children_whose_own_children_have_ended(driver: Driver) -> None:
         await driver.commit(lease, CommitAction.CONTINUE, child("1"))
         await driver.commit(await driver.take(), CommitAction.RESOLVE)
     found = await cost_of_commits(driver, middle, CommitAction.RESOLVE)
-    closed = {"hset": 2 * COUNT, "hdel": COUNT, "hlen": COUNT, "hscan": COUNT, "xadd": COUNT + 1}
-    assert found == {**COMMITS, **LEAVE, **closed, "hmget": 6 * COUNT, "type": 2}
+    closed = {"hset": 2 * COUNT + 1, "hdel": COUNT, "hlen": COUNT, "hscan": COUNT, "xadd": COUNT + 1}
+    assert found == {**COMMITS, **LEAVE, **closed, "hmget": 6 * COUNT + 1, "type": 2}
     await ended(driver, await driver.read(COUNT))
 
 

@@ -14,7 +14,7 @@ import pytest
 from durasleep.errors import LimitFull, NotFound, UsageError
 from durasleep.model import CommitAction, Due, Number, PromiseId, StartChild, StartTimer, State, levels_of
 from durasleep.protocol import limits, membership
-from durasleep.protocol.keys import G
+from durasleep.protocol.keys import L
 from durasleep.protocol.limits import declared_text
 from durasleep.query import fsck
 from durasleep.settings import DEFAULTS
@@ -43,7 +43,7 @@ class Limited(Driver):
         await self.fire_all()
 
     async def number(self, name: str = "L", **numbers: Any) -> None:
-        fields = {G[field]: str(value) for field, value in numbers.items()}
+        fields = {L[field]: str(value) for field, value in numbers.items()}
         await self.store.call(limits.declare_limit(self.keys, name, fields))
 
     async def move(self, ms: int) -> None:
@@ -229,7 +229,7 @@ async def test_numbers_by_hand_hold_until_they_are_reset(limited: Limited) -> No
     await limited.declare(total=1)
     for n in range(5):
         await limited.ask(f"e{n}")
-    await limited.store.call(limits.set_limit(limited.keys, "L", {G["total"]: "3"}))
+    await limited.store.call(limits.set_limit(limited.keys, "L", {L["total"]: "3"}))
     await limited.fire_all()
     assert len(await limited.begun()) == 3
     await limited.number(total=2)
@@ -395,7 +395,7 @@ class Run:
                 return
             self.has_changed = True
             value = self.chance.choice([1, 2, 4, 6])
-            await limited.store.call(limits.set_limit(limited.keys, "L", {G[what]: str(value)}))
+            await limited.store.call(limits.set_limit(limited.keys, "L", {L[what]: str(value)}))
         else:
             self.has_changed = self.has_changed or what == "reset"
             await limited.store.call(limits.change_limit(limited.keys, "L", what))
@@ -433,15 +433,15 @@ class Run:
         await limited.fire_all()
         name = limited.keys.limit("L")
         numbers = {name.decode(): value.decode() for name, value in (await limited.redis.hgetall(name)).items()}
-        if G["paused"] in numbers:
+        if L["paused"] in numbers:
             return
         gate, used = await limited.redis.hgetall(f"{name}:gate"), await limited.redis.hlen(f"{name}:held")
         report = await limited.store.run(fsck.fsck(limited.store.keyspaces))
         assert report.is_clean, report.findings
         timers = await limited.timers()
         for key in [one.decode() for one in await limited.redis.zrange(f"{name}:waiting", 0, -1)]:
-            has_room = int(gate.get(b"=" + key.encode(), 0)) < int(numbers.get(G["per_key"], 10**9))
-            is_open = used < int(numbers.get(G["total"], 10**9))
+            has_room = int(gate.get(b"=" + key.encode(), 0)) < int(numbers.get(L["per_key"], 10**9))
+            is_open = used < int(numbers.get(L["total"], 10**9))
             assert not (has_room and is_open) or f"L/{key}~gate" in timers, (key, numbers, used)
 
     async def end(self) -> None:

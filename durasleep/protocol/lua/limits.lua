@@ -7,7 +7,7 @@
 -- @include each_item
 -- @include functions
 -- @include at_end
-local CODE = { G.per_key, G.total, G.rate, G.window, G.burst, G.hold, G.parked_max, G.overflow, G.keyed }
+local CODE = { L.per_key, L.total, L.rate, L.window, L.burst, L.hold, L.parked_max, L.overflow, L.keyed }
 local actions = {}
 
 actions['function'] = function(name, fields)
@@ -64,10 +64,10 @@ end
 -- `fields` are all numbers of the code, between tabs.
 function actions.limit(name, fields)
   local key = check_limit(name)
-  local code, by_hand = unpack(redis.call('HMGET', key, G.code, G.by_hand))
+  local code, by_hand = unpack(redis.call('HMGET', key, L.code, L.by_hand))
   if code == fields then return 'same' end
   redis.call('HSET', near(NEAR.functions), '\t' .. name, '') -- its name is found there
-  redis.call('HSET', key, G.code, fields)
+  redis.call('HSET', key, L.code, fields)
   if by_hand then return 'kept' end
   write_fields(key, code_of(fields))
   gates().look_again(name)
@@ -78,7 +78,7 @@ function actions.set(name, _, first, last)
   local key = check_limit(name)
   if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
   write_fields(key, changes_in(first, last))
-  redis.call('HSET', key, G.by_hand, '1')
+  redis.call('HSET', key, L.by_hand, '1')
   gates().look_again(name)
   return 'kept'
 end
@@ -86,15 +86,15 @@ end
 function actions.pause(name)
   local key = check_limit(name)
   if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
-  if redis.call('HEXISTS', key, G.paused) == 1 then return 'same' end
-  redis.call('HSET', key, G.paused, now_text)
+  if redis.call('HEXISTS', key, L.paused) == 1 then return 'same' end
+  redis.call('HSET', key, L.paused, now_text)
   return 'kept'
 end
 
 function actions.resume(name)
   local key = check_limit(name)
   if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
-  if redis.call('HDEL', key, G.paused) == 0 then return 'same' end
+  if redis.call('HDEL', key, L.paused) == 0 then return 'same' end
   gates().look_again(name)
   return 'kept'
 end
@@ -105,9 +105,9 @@ function actions.reset(name)
   for _, field in ipairs(redis.call('HKEYS', key)) do
     if string.sub(field, 1, 2) == 'w:' then redis.call('HDEL', key, field) end
   end
-  local code = redis.call('HGET', key, G.code) or ''
+  local code = redis.call('HGET', key, L.code) or ''
   write_fields(key, code_of(code))
-  redis.call('HDEL', key, G.by_hand)
+  redis.call('HDEL', key, L.by_hand)
   gates().look_again(name)
   return 'kept'
 end

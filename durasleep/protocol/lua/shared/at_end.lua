@@ -9,6 +9,7 @@ local function write_gathered()
   clear_queues()
   write_inboxes()
   write_recents()
+  write_stats()
 end
 
 local function at_end()

@@ -28,15 +28,15 @@ function gates()
     local v = redis.call(
       'HMGET',
       key,
-      G.per_key,
-      G.total,
-      G.rate,
-      G.window,
-      G.burst,
-      G.hold,
-      G.paused,
-      G.parked_max,
-      G.overflow
+      L.per_key,
+      L.total,
+      L.rate,
+      L.window,
+      L.burst,
+      L.hold,
+      L.paused,
+      L.parked_max,
+      L.overflow
     )
     local gate = {
       name = name,

@@ -1,4 +1,5 @@
 -- @include check_type
+-- @include stats
 local ENDINGS_EACH = 16 -- in one entry: a stream is bounded by its entries, and so by their size
 local VALUES_EACH = 8 * ENDINGS_EACH
 local recents, failures = {}, {} -- endings for people and dashboards, as names and values in turn
@@ -26,5 +27,7 @@ end
 -- All endings of one entry happened at its `z`. Failures are also kept apart, so that successes do not push them out.
 local function note_ending(record, state)
   note(recents, record, state)
-  if state ~= STATE.resolved and record.func ~= '' then note(failures, record, state) end
+  if record.func == '' then return end
+  count_ending(record.func, state, record.created or record.incarnation)
+  if state ~= STATE.resolved then note(failures, record, state) end
 end
