@@ -75,8 +75,10 @@ class Durasleep(Client):
 
     ``namespace`` keeps what several applications store in one Redis apart. ``group`` names the workers that run what
     this application starts, and that it serves. ``codec`` encrypts or compresses payloads, see ``Codec``; by default
-    they are plain MessagePack. ``settings`` are the limits, see ``Settings``. Raises InvalidId for a ``namespace`` or
-    ``group`` that is no name, and UsageError for a URL that cannot be read.
+    they are plain MessagePack. ``settings`` are the limits, see ``Settings``. ``by`` names the person or program for
+    whom this object acts: with it, what ``cancel``, ``wake``, ``halt`` and the like have changed is kept, see
+    ``audit``; by default nothing is. Raises InvalidId for a ``namespace`` or ``group`` that is no name, and for a
+    ``by`` of more than 255 characters, and UsageError for a URL that cannot be read.
 
     Every call that asks Redis may raise a StoreError: StoreUnavailable if Redis gives no answer for ten seconds, or
     StoreRefused if it rejects our password or permissions. An id or name that cannot be used raises InvalidId, which is
@@ -91,6 +93,7 @@ class Durasleep(Client):
         group: str = "workers",
         codec: Codec | None = None,
         settings: Settings = DEFAULTS,
+        by: str | None = None,
     ) -> None:
         self.namespace = check_name(namespace, "namespace")
         self.group = check_name(group, "group")
@@ -100,7 +103,7 @@ class Durasleep(Client):
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
         settings = fitting(settings, codec.payload_bytes_max)
         store = self._store_maker(url_or_client, settings)
-        super().__init__(store, codec, settings, registry=Registry(), group=group)
+        super().__init__(store, codec, settings, registry=Registry(), group=group, by=by)
 
     def _store_maker(self, source: str | AnyClient | None, settings: Settings) -> Callable[[], Store]:
         """Makes the store: at once if a source is given, so that a mistake shows at once; else at the first call."""
@@ -129,7 +132,7 @@ class Durasleep(Client):
 
     def _use(self, source: str | AnyClient, settings: Settings) -> None:
         store = self._store_maker(source, settings)
-        super().__init__(store, self.codec, settings, registry=self.registry, group=self.group)
+        super().__init__(store, self.codec, settings, registry=self.registry, group=self.group, by=self._by or None)
 
     @contextmanager
     def _pointed_at(self, source: str | AnyClient, namespace: str, settings: Settings) -> Generator[None]:

@@ -277,6 +277,13 @@ def check_label(label: str) -> str:
     return label
 
 
+def check_by(by: str) -> str:
+    """Return the name of a person or program for the audit, or raise InvalidId."""
+    if not by.strip() or len(by) > _LABEL_MAX or _CONTROL.search(by):
+        raise InvalidId(f"by {by!r}: use 1 to {_LABEL_MAX} characters, none of them a control character")
+    return by
+
+
 def check_new_id(id: str) -> PromiseId:
     """Return an id for something new, or raise InvalidId; ``~`` is reserved for the promises that workflows make."""
     if _PLAIN_ID.fullmatch(id):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib
 import inspect
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # the help and the mistakes of users need no client: commands
     from durasleep.app import Durasleep
 
 _DEFAULT_NAMESPACE = "durasleep"
+BY_MAX = 128  # characters of a user and a host
 
 
 def find_url(url: str | None) -> Address:
@@ -43,11 +46,25 @@ def find_namespace(namespace: str | None) -> str:
     return setting.value if setting else _DEFAULT_NAMESPACE
 
 
-def open_client(url: str | None, namespace: str | None) -> Durasleep:
-    """The client side of an application, wherever its functions are."""
+def find_by(by: str | None) -> str:
+    """Who gives a command, for the audit: the option, the environment, or the user of this machine."""
+    from durasleep.model import check_by
+
+    named = by or os.environ.get("DURASLEEP_USER")
+    if named:
+        return check_by(named)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may have no such user
+        user = str(os.getuid()) if hasattr(os, "getuid") else "somebody"
+    return f"{user}@{socket.gethostname()}".encode("ascii", "replace").decode()[:BY_MAX]
+
+
+def open_client(url: str | None, namespace: str | None, *, by: str | None = None) -> Durasleep:
+    """The client side of an application, wherever its functions are. What it does ``by`` somebody is kept."""
     from durasleep.app import Durasleep
 
-    return Durasleep(find_url(url).url, namespace=find_namespace(namespace))
+    return Durasleep(find_url(url).url, namespace=find_namespace(namespace), by=by)
 
 
 def named_app(module: str | None) -> str | None:

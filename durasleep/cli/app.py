@@ -9,6 +9,7 @@ import typer
 
 from durasleep import __version__
 from durasleep.cli.commands import (
+    audit,
     demo,
     doctor,
     executions,
@@ -57,6 +58,7 @@ app.command("cancel")(executions.cancel)
 app.command("halt")(executions.halt)
 app.command("resume")(executions.resume)
 app.command("retry")(executions.retry)
+app.command("audit")(audit.audit)
 app.add_typer(promise.app, name="promise")
 app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)

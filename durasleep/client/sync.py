@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -19,13 +20,14 @@ from durasleep.client.requests import CallOptions, Options, Pipeline
 from durasleep.client.sync_waiting import Inbox, InboxStream, Subscription, Waiter
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
-from durasleep.errors import NamespaceMissing, NotFound, UsageError
+from durasleep.errors import DurasleepError, NamespaceMissing, NotFound, UsageError
 from durasleep.model import (
     Disposition,
     Duration,
     PromiseId,
     Recording,
     State,
+    check_by,
     check_id,
     check_key_name,
     check_name,
@@ -33,7 +35,7 @@ from durasleep.model import (
     parse_target,
     retention_ms,
 )
-from durasleep.protocol import server, streams
+from durasleep.protocol import audit, server, streams
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
@@ -54,6 +56,8 @@ P = ParamSpec("P")
 
 
 _NO_OPTIONS = CallOptions()
+
+logger = logging.getLogger("durasleep")
 
 
 def _deaf(_keys: Keyspace) -> None:
@@ -354,7 +358,14 @@ class Client(_Starts):
     """
 
     def __init__(
-        self, store: Callable[[], SyncStore], codec: Codec, settings: Settings, *, registry: Registry, group: str
+        self,
+        store: Callable[[], SyncStore],
+        codec: Codec,
+        settings: Settings,
+        *,
+        registry: Registry,
+        group: str,
+        by: str | None = None,
     ) -> None:
         self.registry = registry
         self.codec = codec
@@ -364,6 +375,7 @@ class Client(_Starts):
         self._waiter = Waiter(self._store, settings)
         self._group = group
         self._ids = requests.IdSource()
+        self._by = "" if by is None else check_by(by)
 
     def _new_key(self) -> str:
         """The idempotency key of one call, under which it may be repeated."""
@@ -924,7 +936,7 @@ class Client(_Starts):
         from durasleep.query import search
 
         store = self._opened()
-        return store.run(search.discard_quarantined(store.keyspaces, name))
+        return store.run(search.discard_quarantined(store.keyspaces, name, by=self._by))
 
     def forget(self, name: str) -> bool:
         """The old name of ``discard_quarantined``."""
@@ -962,7 +974,34 @@ class Client(_Starts):
         for keys in store.keyspaces:
             now_ms = store.run(server.now_ms(keys))
             store.call(server.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
+        self._note(store.keyspaces[0], "release-clock")
         return datetime.fromtimestamp(now_ms / 1000, UTC)
+
+    def audit(self, *, limit: int = 100, since: Duration | datetime | None = None) -> list[query.audit.AuditEntry]:
+        """What people have done by hand, and programs that say who they are, the latest first::
+
+            for one in client.audit(since="1d"):
+                print(one.at, one.by, one.verb, one.id)
+
+        At most ``limit``, which is 1 to 10,000, and nothing older than ``since``: seconds, a timedelta, or text such as
+        ``"1h30m"``, before now; or an aware datetime. Each partition keeps about its last 10,000. The commands of
+        ``durasleep`` are kept, and the methods of an application or client with ``by``. Raises UsageError for another
+        ``limit``.
+        """
+        from durasleep.query.audit import latest
+
+        store = self._opened()
+        resting = store.keyspaces.without(_absent(store.locate()))
+        return store.run(latest(resting, limit=limit, since=since))
+
+    def _note(self, keys: Keyspace, verb: str, id: str = "", *, word: str = "") -> None:
+        """Keep who did it, if that is known. What was done stands, whatever becomes of this."""
+        if not self._by:
+            return
+        try:
+            self._opened().call(audit.note(keys, self._by, verb, id=id, word=word))
+        except DurasleepError as error:
+            logger.warning("%s by %s is not in the audit: %s", verb, self._by, error)
 
     def workers(self, group: str | None = None) -> list[str]:
         """Names of the workers of a ``group`` that are alive; by default of the application's own group."""
@@ -981,4 +1020,4 @@ class Client(_Starts):
 
     def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
         store = self._opened()
-        return store.run(control.apply(store.keys(id), action, id, due=due, reason=reason))
+        return store.run(control.apply(store.keys(id), action, id, due=due, reason=reason, by=self._by))

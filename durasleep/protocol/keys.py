@@ -92,6 +92,16 @@ W = {
 }
 """Fields of a ``worker`` hash."""
 
+A = {
+    "by": "b",
+    "verb": "v",
+    "id": "i",  # of what was changed; else one of the next two, or none
+    "filter": "f",  # the filter of a bulk form
+    "count": "n",  # how many it has changed
+    "word": "w",  # what happened
+}
+"""Fields of an entry of ``audit``."""
+
 DEFAULT = {"queue": "workers"}
 """Values that are not written, because they are nearly always the same."""
 
@@ -116,6 +126,7 @@ LIMIT = {
     "inbox_entry_bytes_max": 16_384,  # of ids and values: an inbox that nobody reads has at most some 16 MiB
     "inbox_ttl_ms": INBOX_TTL_MS,
     "recent_max": 1000,  # entries of `recent` and of `failed`, each of up to sixteen endings
+    "audit_max": 10_000,  # entries of `audit`: weeks of work by hand, some 2 MB
     "begin_ms_min": 1000,  # an entry that begins earlier in the life of its execution does not store when
     "snapshot_bytes_max": 512,  # of an execution in its stream entry: larger ones are loaded
     "snapshot_fields_max": 40,  # of its hash: some sixteen of them are journal entries
@@ -273,6 +284,11 @@ class Keyspace:
     def failed(self) -> str:
         """The last executions that were rejected, timed out or canceled."""
         return f"{self.tag}failed"
+
+    @property
+    def audit(self) -> str:
+        """What people have done by hand."""
+        return f"{self.tag}audit"
 
 
 def meta_key(namespace: str) -> str:

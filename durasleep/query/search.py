@@ -362,13 +362,13 @@ def queues(keyspaces: Keyspaces, group: str | None, found: SearchPage) -> Plan[l
     return [(names[one], one[0]) for one in sorted(names)]
 
 
-def discard_quarantined(keyspaces: Keyspaces, name: str) -> Plan[bool]:
+def discard_quarantined(keyspaces: Keyspaces, name: str, *, by: str = "") -> Plan[bool]:
     """Delete a quarantined name, or the only one that begins with this name and ``": "``; returns whether there was
     one.
 
     NotAllowed for a halted execution, and if several names have this beginning.
     """
-    answers = yield [promises.discard_quarantined(keys, name) for keys in keyspaces]
+    answers = yield [promises.discard_quarantined(keys, name, by=by) for keys in keyspaces]
     if any(unwrap(answer) for answer in answers):
         return True
     begun: list[tuple[Keyspace, str]] = []
@@ -377,7 +377,7 @@ def discard_quarantined(keyspaces: Keyspaces, name: str) -> Plan[bool]:
     if len(begun) > 1:
         shown = "; ".join([one for _, one in begun[:SHOWN_MAX]])
         raise NotAllowed(f"{len(begun)} names begin with {name!r}, so give more of the name: {shown}")
-    answers = (yield [promises.discard_quarantined(keys, one) for keys, one in begun]) if begun else []
+    answers = (yield [promises.discard_quarantined(keys, one, by=by) for keys, one in begun]) if begun else []
     return any(unwrap(answer) for answer in answers)
 
 

@@ -27,6 +27,7 @@ STATUS_STYLE = {
 }
 STATE_STYLE = {"resolved": "green", "rejected": "bold red", "canceled": "yellow", "timedout": "yellow"}
 
+_PROGRESS_S = 10.0
 _SHOWN_VALUE_MAX = 2_000  # characters of a value in a table; --json prints it all
 
 
@@ -118,6 +119,24 @@ def waiting(text: str) -> Generator[Callable[[str], None]]:
 
     with _err().status(escape(text)) as status:
         yield lambda text: status.update(escape(text))
+
+
+@contextmanager
+def progress() -> Generator[Callable[[str], None]]:
+    """Shows how far a long command has come: in place on a terminal, elsewhere a line at most each ten seconds."""
+    if sys.stderr.isatty():
+        with waiting("") as show:
+            yield show
+        return
+    shown_at = time.monotonic()
+
+    def show(text: str) -> None:
+        nonlocal shown_at
+        if time.monotonic() - shown_at > _PROGRESS_S:
+            shown_at = time.monotonic()
+            note(text)
+
+    yield show
 
 
 def _ignore(text: str) -> None:

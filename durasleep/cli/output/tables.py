@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from durasleep import humanize
 from durasleep.cli.output import console
 from durasleep.cli.output.fsck_words import FINDINGS
+from durasleep.query.audit import AuditEntry
 from durasleep.query.call_tree import Node, Tree
 from durasleep.query.fsck import Finding
 from durasleep.query.partitions import PartitionSummary
@@ -90,6 +91,23 @@ def _node_of(one: PartitionSummary) -> str:
     if not one.answers:
         return f"{one.node}, does not answer"
     return f"{one.node}, moving to {one.moving_to}" if one.moving_to else one.node
+
+
+def audit(found: Sequence[AuditEntry]) -> None:
+    """What was done by hand, one a line."""
+    rows: list[list[Cell]] = []
+    for one in found:
+        result = one.word if one.count is None else f"{one.count:,} changed"
+        rows.append(
+            [
+                (console.instant(one.at_ms), "dim"),
+                (one.by, "bold"),
+                (one.verb, ""),
+                (one.id or one.filter, ""),
+                (result, ""),
+            ]
+        )
+    _print(["WHEN", "BY", "VERB", "WHAT", "RESULT"], rows, spare=("RESULT",))
 
 
 def findings(found: Sequence[Finding]) -> None:
