@@ -25,8 +25,8 @@ class Client(sync.Client):
 
     ``url_or_client`` is a Redis URL or an existing redis-py client, which only says how to connect. Without it, the
     client uses the Redis that ``Durasleep()`` would use, and looks for it now. ``namespace``, ``group``, ``codec``,
-    ``settings`` and ``by`` are as for ``Durasleep``. So are the errors: every call that asks Redis may raise a StoreError, and an
-    id or name that cannot be used raises InvalidId.
+    ``settings`` and ``by`` are as for ``Durasleep``. So are the errors: every call that asks Redis may raise a
+    StoreError, and an id or name that cannot be used raises InvalidId.
     """
 
     def __init__(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import importlib
 import inspect
 import os
 import re
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -25,7 +23,6 @@ if TYPE_CHECKING:  # the help and the mistakes of users need no client: commands
     from durasleep.app import Durasleep
 
 _DEFAULT_NAMESPACE = "durasleep"
-BY_MAX = 128  # characters of a user and a host
 
 
 def find_url(url: str | None) -> Address:
@@ -48,16 +45,11 @@ def find_namespace(namespace: str | None) -> str:
 
 def find_by(by: str | None) -> str:
     """Who gives a command, for the audit: the option, the environment, or the user of this machine."""
+    from durasleep.client import requests
     from durasleep.model import check_by
 
     named = by or os.environ.get("DURASLEEP_USER")
-    if named:
-        return check_by(named)
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may have no such user
-        user = str(os.getuid()) if hasattr(os, "getuid") else "somebody"
-    return f"{user}@{socket.gethostname()}".encode("ascii", "replace").decode()[:BY_MAX]
+    return check_by(named) if named else requests.user_and_host()
 
 
 def open_client(url: str | None, namespace: str | None, *, by: str | None = None) -> Durasleep:

@@ -14,6 +14,7 @@ from durasleep.cli.commands import (
     doctor,
     executions,
     fsck,
+    group,
     listing,
     move,
     namespace,
@@ -59,6 +60,7 @@ app.command("halt")(executions.halt)
 app.command("resume")(executions.resume)
 app.command("retry")(executions.retry)
 app.command("audit")(audit.audit)
+app.add_typer(group.app, name="group")
 app.add_typer(promise.app, name="promise")
 app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)

@@ -987,6 +987,42 @@ class Client(_Starts):
         await self._note(store.keyspaces[0], "release-clock")
         return datetime.fromtimestamp(now_ms / 1000, UTC)
 
+    async def pause_group(self, group: str) -> bool:
+        """Let the workers of a ``group`` take no more executions, until ``resume_group``; false if they do not already.
+
+        They stop within about a second. What runs goes on, and may suspend and end; timers fire, and what they wake
+        waits. Workers that start later take nothing, either. Raises InvalidId for a ``group`` that is no name.
+        """
+        from durasleep.query import groups
+
+        store = await self._opened()
+        name = check_name(group, "group")
+        is_new = await store.run(groups.pause(store.keyspaces, name, self._by or requests.user_and_host()))
+        if is_new:
+            await self._note(store.keyspaces[0], "pause-group", name)
+        return is_new
+
+    async def resume_group(self, group: str) -> bool:
+        """Let the workers of a ``group`` take executions again; false if it was not paused.
+
+        They begin within about a second. Raises InvalidId for a ``group`` that is no name.
+        """
+        from durasleep.query import groups
+
+        store = await self._opened()
+        name = check_name(group, "group")
+        was_paused = await store.run(groups.resume(store.keyspaces, name))
+        if was_paused:
+            await self._note(store.keyspaces[0], "resume-group", name)
+        return was_paused
+
+    async def groups(self) -> list[query.groups.GroupSummary]:
+        """The groups that have workers or work, or are paused: who serves each, and what waits there."""
+        from durasleep.query import groups
+
+        store = await self._opened()
+        return await store.run(groups.summarize(store.keyspaces.without(_absent(await store.locate()))))
+
     async def audit(
         self, *, limit: int = 100, since: Duration | datetime | None = None
     ) -> list[query.audit.AuditEntry]:

@@ -92,6 +92,12 @@ W = {
 }
 """Fields of a ``worker`` hash."""
 
+G = {
+    "since": "p",  # ms; when it was paused
+    "by": "b",  # by whom
+}
+"""Fields of a ``group`` hash, which exists while the group is paused."""
+
 A = {
     "by": "b",
     "verb": "v",
@@ -218,6 +224,10 @@ class Keyspace:
 
     def schedule(self, name: str) -> str:
         return f"{self.tag}schedule:{name}"
+
+    def group(self, name: str) -> str:
+        """That a group is paused."""
+        return f"{self.tag}group:{name}"
 
     @property
     def own(self) -> str:

@@ -41,6 +41,8 @@ class Beat:
     consumers: list[str]
     partition: int = 0
     """In which it was sent."""
+    is_paused: bool = False
+    """Whether the group is to take no more executions there."""
 
     def fresh(self, beat_ms: int) -> list[str]:
         """The workers with a recent heartbeat; one that does not say how often it sends them does so every ``beat_ms``.
@@ -56,7 +58,7 @@ class Beat:
 
 
 def _parse_beat(partition: int, answer: list[Any]) -> Beat:
-    seconds, micros, rank, last_wake, last_notified, lost, orders, unnamed, peers, consumers = answer
+    seconds, micros, rank, last_wake, last_notified, lost, orders, unnamed, peers, consumers, paused = answer
     return Beat(
         server_us=int(seconds) * 1_000_000 + int(micros),
         rank=int(rank),
@@ -71,6 +73,7 @@ def _parse_beat(partition: int, answer: list[Any]) -> Beat:
         ],
         consumers=[to_text(name) for name in consumers],
         partition=partition,
+        is_paused=bool(paused),
     )
 
 
@@ -180,3 +183,8 @@ def read_lost_threads(keys: Keyspace, consumer: str) -> Command[int]:
 def read_functions(keys: Keyspace, consumer: str) -> Command[str]:
     """Which functions a worker has, as it reported with its last heartbeat here; empty if it leaves, or is gone."""
     return Command([b"HGET", keys.worker(consumer).encode(), W["functions"].encode()], to_text)
+
+
+def read_group(keys: Keyspace, consumer: str) -> Command[str]:
+    """The group that a worker serves, by its own report; empty if it is gone."""
+    return Command([b"HGET", keys.worker(consumer).encode(), W["group"].encode()], to_text)

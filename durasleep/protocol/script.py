@@ -17,7 +17,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, OWN_KEY_NAMES, PLACE, STATE, A, F, S, W
+from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, OWN_KEY_NAMES, PLACE, STATE, A, F, G, S, W
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
@@ -25,12 +25,13 @@ NAMES = (
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
-_LITERAL = re.compile(r"\b(F|S|W|A|STATE|PLACE|KIND|LIMIT|DEFAULT)\.(\w+)")
+_LITERAL = re.compile(r"\b(F|S|W|A|G|STATE|PLACE|KIND|LIMIT|DEFAULT)\.(\w+)")
 _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "F": F,
     "S": S,
     "W": W,
     "A": A,
+    "G": G,
     "STATE": {state.value: code for state, code in STATE.items()},
     "PLACE": {place.value: code for place, code in PLACE.items()},
     "KIND": {kind.value: code for kind, code in KIND.items()},

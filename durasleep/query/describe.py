@@ -23,8 +23,9 @@ from durasleep.model import (
     Recording,
     State,
 )
-from durasleep.protocol import command, journal
+from durasleep.protocol import command, groups, journal
 from durasleep.protocol.command import Plan
+from durasleep.protocol.groups import Pause
 from durasleep.protocol.journal import Loaded, PromiseRecord
 from durasleep.protocol.keys import Keyspace
 from durasleep.query.circles import describe_circle, find_circle
@@ -93,6 +94,10 @@ class Description:
     """Its arguments, as they were sent; None if it is no execution, and if they cannot be read."""
     kwargs: dict[str, Any] | None
     """Its keyword arguments, in the same way."""
+    paused_since_ms: int | None = None
+    """If it waits for a worker: since when its group is paused; else None."""
+    paused_by: str | None = None
+    """Who has paused the group."""
 
     @property
     def deaths(self) -> int:
@@ -116,7 +121,14 @@ def describe(keys_of: Callable[[str], Keyspace], id: PromiseId, codec: Codec) ->
     found = _describe(loaded, worker, halted_ms, codec)
     if loaded.record.place is Place.SUSPENDED and (circle := (yield from find_circle(keys_of, loaded))):
         found = dataclasses.replace(found, reason=describe_circle(circle))
+    if found.status == "queued" and found.group and (paused := (yield from _pause_of(keys, found.group))):
+        found = dataclasses.replace(found, paused_since_ms=paused.since_ms, paused_by=paused.by)
     return found
+
+
+def _pause_of(keys: Keyspace, group: str) -> Plan[Pause | None]:
+    [answer] = yield [groups.read_pause(keys, group)]
+    return answer if isinstance(answer, Pause) else None
 
 
 def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:

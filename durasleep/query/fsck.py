@@ -112,6 +112,8 @@ def _things(
         match to_text(kind):
             case ("promise" | "schedule" | "waiters" | "run") as known if subject:
                 yield keys, known, subject, b""
+            case "group" if subject:
+                pass
             case "queue" if subject:
                 queues[keys, subject] = None
             case known if known == _OF_USERS and subject:

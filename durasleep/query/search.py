@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from durasleep import humanize
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import DurasleepError, NotAllowed, UsageError
 from durasleep.model import Entry, Kind, PromiseId, State, owner_of
-from durasleep.protocol import journal, promises, schedules, server, sorted_sets, streams
+from durasleep.protocol import groups, journal, promises, schedules, server, sorted_sets, streams
 from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import LIMIT, Keyspace
@@ -269,6 +270,7 @@ def _sources(
     if statuses & {"queued", "running"}:
         names = yield from queues(keyspaces, group, found)
         sources += (partial(_read_queue, keys, queue) for keys, queue in names)
+        yield from _note_pauses(keyspaces, {queue.partition("/")[0] for _, queue in names[:PAGE]}, found)
     if statuses & {"delayed", "suspended"}:
         sources += (partial(_read_timers, keys, statuses) for keys in keyspaces)
     if "suspended" in statuses:
@@ -282,6 +284,13 @@ def _sources(
     if states:  # schema 1 had only this one
         sources += (partial(_read_endings, keys.recent) for keys in keyspaces)
     return sources
+
+
+def _note_pauses(keyspaces: Keyspaces, names: set[str], found: SearchPage) -> Plan[None]:
+    """Say which of these groups are paused: nothing of them begins."""
+    for name, pause in (yield from groups.read_pauses(keyspaces, names)).items():
+        by = f"{humanize.local(pause.since_ms):%Y-%m-%d %H:%M:%S}, by {pause.by}"
+        found.notes.append(f"group {name} is paused since {by}: durasleep group resume {name}")
 
 
 def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:

@@ -309,6 +309,19 @@ def test_the_audit_says_who_has_done_what(here: Terminal, quick: Quick) -> None:
     assert quick(here, "halt", "a", "--by", "a\nb").code == 2
 
 
+def test_a_group_is_paused_and_goes_on(here: Terminal, quick: Quick) -> None:
+    assert quick(here, "group", "pause", "workers", "--by", "ada").out == "workers: paused\n"
+    assert quick(here, "group", "pause", "workers").out == "workers: paused already\n"
+    [group] = json.loads(quick(here, "group", "ls", "--json").out)
+    assert (group["name"], group["workers"], group["paused_by"]) == ("workers", ["w1"], "ada")
+    assert re.search(r"^workers +0 +since .*, by ada +w1$", quick(here, "group", "ls").out, re.MULTILINE)
+    assert "group 'workers' was paused" in quick(here, "doctor").out
+    assert quick(here, "group", "resume", "workers").out == "workers: resumed\n"
+    assert quick(here, "group", "resume", "workers").out == "workers: not paused\n"
+    told = json.loads(quick(here, "audit", "--json").out)
+    assert [(one["verb"], one["id"]) for one in told] == [("resume-group", "workers"), ("pause-group", "workers")]
+
+
 def test_data_is_checked_and_mended(here: Terminal, quick: Quick) -> None:
     start(here, quick, "a", "b")
     assert quick(here, "fsck").code == 0

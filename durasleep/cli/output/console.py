@@ -125,8 +125,8 @@ def waiting(text: str) -> Generator[Callable[[str], None]]:
 def progress() -> Generator[Callable[[str], None]]:
     """Shows how far a long command has come: in place on a terminal, elsewhere a line at most each ten seconds."""
     if sys.stderr.isatty():
-        with waiting("") as show:
-            yield show
+        with waiting("") as update:
+            yield update
         return
     shown_at = time.monotonic()
 
@@ -231,6 +231,7 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
         ("kind", None if is_execution else description.kind, ""),
         ("group", description.group, ""),
         ("worker", description.worker, ""),
+        ("paused", _pause(description), "yellow"),
         ("called with", _arguments(description) if with_values else None, ""),
         ("created", instant(description.created_at_ms), ""),
         ("since", instant(description.since_ms) if is_pending else None, ""),
@@ -251,6 +252,13 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
         rows.append(("failed" if index == 0 else "", line, ""))
     rows.append(("traceback", description.traceback, "dim"))
     return [(name, value, style) for name, value, style in rows if value is not None]
+
+
+def _pause(description: Description) -> str | None:
+    if description.paused_since_ms is None:
+        return None
+    by = f"since {instant(description.paused_since_ms)}, by {description.paused_by}"
+    return f"its group, {by}: `durasleep group resume {description.group}` lets it go on"
 
 
 def _arguments(description: Description) -> str | None:

@@ -6,6 +6,7 @@
 -- @include each_item
 -- @include due_at
 -- @include find
+-- @include tag
 
 redis.call('ZREM', timers, '') -- control works while Redis is full
 
@@ -228,7 +229,7 @@ function actions.discard(name)
   return { word, STATE.resolved }
 end
 
-local audit = string.match(timers, '^{[^}]*}:') .. 'audit'
+local audit = tag .. 'audit'
 local NOTHING = { already = true, running = true, asleep = true, closing = true } -- was changed
 
 -- Keeps what a person has done, with what was done itself. It never fails that.

@@ -256,6 +256,14 @@ class Executor:
             self._release_waiting(too_long, unless_alone=True)
         self._late = {entry_key for entry_key in self._late if entry_key[0] != partition}.union(late)
 
+    async def release_waiting(self, partition: int) -> None:
+        """Release the leases of a partition that have no slot yet: they are not to begin now."""
+        waiting = [entry_key for entry_key in self._waiting if entry_key[0] == partition]
+        for entry_key in waiting:
+            del self._waiting[entry_key]
+        for entry_key in waiting:
+            await self.release_entry(entry_key)
+
     def _begin_waiting(self) -> None:
         """There is a slot for a waiting lease."""
         to_load: list[HeldExecution] = []

@@ -1,0 +1,71 @@
+"""``durasleep group``: pausing the workers of a group, and listing groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from durasleep.cli import address
+from durasleep.cli.options import ByOption, JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.output import console, json_values
+
+if TYPE_CHECKING:
+    from durasleep.query.groups import GroupSummary
+
+app = typer.Typer(help="Pause the workers of a group, and list groups.", no_args_is_help=True)
+
+GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="The name of a group of workers.")]
+
+
+@app.command()
+@address.explained
+def pause(group: GroupArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+    """Let the workers of a group take no more executions. What runs goes on, and timers fire."""
+    import asyncio
+
+    client = address.open_client(url, namespace, by=address.find_by(by))
+
+    async def do() -> bool:
+        async with client:
+            return await client.pause_group(group)
+
+    json_values.data(f"{group}: {'paused' if asyncio.run(do()) else 'paused already'}")
+
+
+@app.command()
+@address.explained
+def resume(group: GroupArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+    """Let the workers of a paused group take executions again."""
+    import asyncio
+
+    client = address.open_client(url, namespace, by=address.find_by(by))
+
+    async def do() -> bool:
+        async with client:
+            return await client.resume_group(group)
+
+    json_values.data(f"{group}: {'resumed' if asyncio.run(do()) else 'not paused'}")
+
+
+@app.command()
+@address.explained
+def ls(as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+    """List the groups: their workers, what waits there, and who has paused them."""
+    import asyncio
+
+    from durasleep.cli.output import tables
+
+    client = address.open_client(url, namespace)
+
+    async def fetch() -> list[GroupSummary]:
+        async with client:
+            return await client.groups()
+
+    found = asyncio.run(fetch())
+    if as_json:
+        json_values.data(json_values.as_json(found))
+    elif found:
+        tables.groups(found)
+    else:
+        console.note("There is none.")
