@@ -201,6 +201,18 @@ class StepResult(msgspec.Struct, frozen=True):
     payload: bytes
     begun_ms: int = 0
     """When it began, see ``Entry.begun_ms``."""
+    is_retried: bool = False
+    """Whether another attempt follows."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What the step whose first attempt is ``number`` finds at its next attempt; empty if that is nothing any more.
+
+    It is in a commit behind the result of an attempt.
+    """
+
+    number: Number
+    payload: bytes = b""
 
 
 class CancelEntry(msgspec.Struct, frozen=True):
@@ -229,7 +241,7 @@ class Mark(msgspec.Struct, frozen=True):
     name: str
 
 
-Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction | Mark
+Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction | Mark | Checkpoint
 """One thing that an activation asks of its commit. Each has a number, so that repeating it changes nothing."""
 
 

@@ -98,6 +98,7 @@ _INNER = {F[name].encode() for name in ("args", "epoch", "crash_count", "order",
 _OUTLINE = tuple(name for name in _READ if name not in _INNER)
 _STATE = F["state"].encode()
 _BIRTH = F["incarnation"].encode()
+_CHECKPOINT_0, _CHECKPOINT_END = (F["checkpoint"].encode() + end for end in (b"0", b":"))
 
 
 class Loaded(msgspec.Struct):
@@ -105,6 +106,8 @@ class Loaded(msgspec.Struct):
 
     record: PromiseRecord
     entries: dict[Number, Entry] = {}
+    checkpoints: dict[str, bytes] = {}
+    """What steps have kept for their next attempts, by the numbers of their first ones."""
 
 
 class Page(msgspec.Struct):
@@ -113,6 +116,8 @@ class Page(msgspec.Struct):
     record: PromiseRecord | None
     entries: list[Entry]
     cursor: bytes
+    checkpoints: dict[str, bytes] = {}
+    """See ``Loaded.checkpoints``."""
 
 
 def read_record(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[PromiseRecord | None]:
@@ -164,8 +169,14 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, unseen_onl
     def parse(answer: list[bytes]) -> Page:
         *fields, after = answer
         known = dict(zip(fields[::2], fields[1::2], strict=True))
-        entries = [parse_entry(name, value) for name, value in known.items() if b"0" <= name < b":"]  # numbers
-        return Page(_record_of(id, known) if cursor == b"0" else None, entries, after)
+        entries: list[Entry] = []
+        checkpoints: dict[str, bytes] = {}
+        for name, value in known.items():
+            if b"0" <= name < b":":  # a number
+                entries.append(parse_entry(name, value))
+            elif _CHECKPOINT_0 <= name < _CHECKPOINT_END:
+                checkpoints[name[1:].decode()] = value
+        return Page(_record_of(id, known) if cursor == b"0" else None, entries, after, checkpoints)
 
     return BatchItem(to, to.script.item(id=id, cursor=cursor, what="unseen" if unseen_only else ""), parse)
 
@@ -211,13 +222,14 @@ def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
     loaded: Loaded | None = None
     left = keys.journal_bytes_max
     for _ in range(PAGES_MAX):
-        left -= sum([len(entry.payload) for entry in page.entries])
+        left -= sum([len(entry.payload) for entry in page.entries]) + sum(map(len, page.checkpoints.values()))
         if left < 0:
             raise CorruptData(f"the journal of {id} carries more than {keys.journal_bytes_max:,} bytes")
         if loaded is None and page.record is not None:
             loaded = Loaded(page.record)
         if loaded is not None:
             _merge(loaded, page.entries)
+            loaded.checkpoints |= page.checkpoints
         if not page.cursor:
             return loaded
         [answer] = yield [read_page(keys, id, page.cursor)]
@@ -267,10 +279,10 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
     return Loaded(record, entries)
 
 
-def loaded_of(record: PromiseRecord, entries: Sequence[Entry]) -> Loaded:
+def loaded_of(record: PromiseRecord, page: Page) -> Loaded:
     """The same, if one page has all of it."""
-    loaded = Loaded(record)
-    _merge(loaded, entries)
+    loaded = Loaded(record, checkpoints=page.checkpoints)
+    _merge(loaded, page.entries)
     return loaded
 
 

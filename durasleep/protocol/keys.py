@@ -46,6 +46,7 @@ F = {
     "value": "v",
     "settled": "z",
     "cursor": "cc",  # how far the closing of a large family has come
+    "checkpoint": "q",  # and the number of a step: what its attempts have kept for the next one
 }
 """Fields of a ``promise`` hash. All others begin with a digit: they are journal entries, named by their number."""
 

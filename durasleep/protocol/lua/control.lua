@@ -150,6 +150,8 @@ local function forget_journal(record)
         if entry and entry.kind == KIND.child and entry.child_id == '' then close_later(record.id .. '~' .. number) end
         drop(record, number)
         spend(#raw, 1)
+      elseif string.find(number, '^' .. F.checkpoint .. '%d') then
+        drop(record, number)
       end
     end
     save(record)

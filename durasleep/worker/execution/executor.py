@@ -619,7 +619,7 @@ def _loaded_of(page: Page | BaseException) -> Loaded | None:
     """The execution, if one page has all of it; None if it must be loaded in another way."""
     if isinstance(page, BaseException) or page.record is None or page.cursor:
         return None
-    return journal.loaded_of(page.record, page.entries)
+    return journal.loaded_of(page.record, page)
 
 
 def call_outside_task(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
