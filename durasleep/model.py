@@ -161,6 +161,8 @@ class Recording:
     """The numbers of the entries that have settled since its last commit."""
     entries: tuple[Entry, ...]
     """Its journal."""
+    origins: str = ""
+    """Of a fork: whose journal it has, up to which stamps; lines of a stamp, an incarnation and an id."""
 
 
 class StartTimer(msgspec.Struct, frozen=True):

@@ -892,6 +892,31 @@ class Client(_Starts):
         """
         return self._control("retry", id)
 
+    def fork(self, id: str, new_id: str, *, before: str | int) -> Handle[Any]:
+        """Begin a new execution with what another one had done ``before`` a step, and return its handle::
+
+            fixed = client.fork("order-42", "order-42-again", before="ship")
+
+        It has the same function, arguments and queue, as much time as the other one had, and every result that had
+        settled before the step did. It goes on from there with the code that is deployed now. What was pending there is
+        asked for anew: sleeps begin again, and so do children. ``id`` may run, or have ended in any way, and is not
+        changed. ``before`` is the number of an entry of its journal, the name of a step, timer, promise or child, or
+        ``"cancel"`` for what it was before it was canceled.
+
+        The disposition of the handle is ``created``, or ``attached`` if the same call had made it before. An
+        interrupted call leaves it halted; the same call goes on with it. Raises NotFound if there is no such execution
+        or step; NotAllowed if the name stands for several entries, if nothing can be forked there, and if ``new_id`` is
+        in use by something else; InvalidId for a ``new_id`` that cannot be used.
+        """
+        from durasleep.query.forking import fork
+
+        store = self._opened()
+        made = store.run(fork(store.keys, id, new_id, before))
+        if made.is_new:
+            self._note(store.keys(new_id), "fork", new_id, word=f"of {id} before {before}")
+        found = Disposition.CREATED if made.is_new else Disposition.ATTACHED
+        return Handle(self, PromiseId(new_id), Any, found, None)
+
     def wake(self, id: str) -> Controlled:
         """End a sleep now, or start a delayed execution now.
 

@@ -54,6 +54,8 @@ class PromiseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The last root number of the earlier runs."""
     unseen: frozenset[str] = frozenset()
     """Numbers of the entries that have settled since the last commit."""
+    origins: str = ""
+    """Of a fork: whose journal it has, up to which stamps."""
     value: bytes = b""
     settled_ms: int = 0
 
@@ -84,6 +86,7 @@ _FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
     ("base", "base", int),
     ("begun", "begun_ms", int),
     ("unseen", "unseen", _numbers),
+    ("origins", "origins", to_text),
     ("value", "value", bytes),
     ("settled", "settled_ms", int),
 )
@@ -94,7 +97,7 @@ _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
 _PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
 _PARTED_BYTES_MAX = LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
 _RECORD = (*_READ, *_PARTS)
-_INNER = {F[name].encode() for name in ("args", "epoch", "crash_count", "order", "base", "unseen", "value")}
+_INNER = {F[name].encode() for name in ("args", "epoch", "crash_count", "order", "base", "unseen", "origins", "value")}
 _OUTLINE = tuple(name for name in _READ if name not in _INNER)
 _STATE = F["state"].encode()
 _BIRTH = F["incarnation"].encode()
@@ -181,6 +184,29 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, unseen_onl
     return BatchItem(to, to.script.item(id=id, cursor=cursor, what="unseen" if unseen_only else ""), parse)
 
 
+class RawPage(msgspec.Struct):
+    """A page as it is stored: fields and values."""
+
+    fields: dict[bytes, bytes]
+    cursor: bytes
+
+
+def read_raw_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0") -> BatchItem[RawPage]:
+    """One page of a promise, as ``read_page``, with its entries as they are stored."""
+    to = command.route("read_page", keys)
+
+    def parse(answer: list[bytes]) -> RawPage:
+        *fields, after = answer
+        return RawPage(dict(zip(fields[::2], fields[1::2], strict=True)), after)
+
+    return BatchItem(to, to.script.item(id=id, cursor=cursor, what=""), parse)
+
+
+def record_of(id: PromiseId, page: RawPage) -> PromiseRecord | None:
+    """The promise of the first page; None if there is none."""
+    return _record_of(id, page.fields)
+
+
 def read_outcome(keys: Keyspace, id: PromiseId) -> BatchItem[PromiseRecord | None]:
     """A promise without its journal, with its value; None if there is none."""
     to = command.route("read_page", keys)
@@ -196,6 +222,11 @@ def read_halted_at(keys: Keyspace, id: PromiseId) -> Command[int | None]:
     return Command(
         [b"ZSCORE", keys.halted.encode(), id.encode()], lambda score: None if score is None else int(float(score))
     )
+
+
+def read_retention(keys: Keyspace, id: PromiseId) -> Command[str]:
+    """How long the family of a root is kept, as it is stored; empty for the default."""
+    return Command([b"HGET", keys.promise(id).encode(), F["retention"].encode()], to_text)
 
 
 def read_value(keys: Keyspace, id: PromiseId) -> Command[bytes | None]:

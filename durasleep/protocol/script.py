@@ -21,7 +21,7 @@ from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, OWN_KEY_NAM
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
-    *("join", "hear", "told", "muster", "depart", "adopt", "note"),
+    *("join", "hear", "told", "muster", "depart", "adopt", "note", "graft"),
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)

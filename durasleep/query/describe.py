@@ -150,6 +150,7 @@ def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
         value=record.value,
         unseen=record.unseen,
         entries=tuple(loaded.entries.values()),
+        origins=record.origins,
     )
 
 

@@ -309,6 +309,17 @@ def test_the_audit_says_who_has_done_what(here: Terminal, quick: Quick) -> None:
     assert quick(here, "halt", "a", "--by", "a\nb").code == 2
 
 
+def test_an_execution_is_forked_before_a_step(here: Terminal, quick: Quick) -> None:
+    start(here, quick, "o", function="order", args=())
+    assert quick(here, "fork", "o", "o2", "--before", "charge", "--by", "ada").out == "o2: forked\n"
+    assert quick(here, "fork", "o", "o2", "--before", "1").out == "o2: forked already\n"
+    wait_for(lambda: status(here, quick, "o2") == "suspended", "the fork to wait")
+    taken = quick(here, "fork", "o", "o2", "--before", "grace")
+    assert (taken.code, taken.err) == (1, "error: id o2 is in use by something else: nothing was forked\n")
+    [told] = json.loads(quick(here, "audit", "--json").out)
+    assert (told["verb"], told["id"], told["word"], told["by"]) == ("fork", "o2", "of o before charge", "ada")
+
+
 def test_a_group_is_paused_and_goes_on(here: Terminal, quick: Quick) -> None:
     assert quick(here, "group", "pause", "workers", "--by", "ada").out == "workers: paused\n"
     assert quick(here, "group", "pause", "workers").out == "workers: paused already\n"

@@ -253,6 +253,36 @@ def retry(
     return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
 
 
+@address.explained
+def fork(
+    id: Annotated[str, typer.Argument(metavar="ID", help="An execution. It may run, or have ended.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The id of the new execution.")],
+    before: Annotated[
+        str,
+        typer.Option("--before", metavar="STEP", help="The number of a step as `durasleep tree` has it, or its name."),
+    ],
+    by: ByOption = None,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Begin a new execution with what another one had done before a step.
+
+    It has the same function and arguments, and goes on from there with the code that is deployed now. The other one is
+    not changed. If this is interrupted, give the same command again.
+    """
+    import asyncio
+
+    from durasleep.model import Disposition
+
+    client = address.open_client(url, namespace, by=address.find_by(by))
+
+    async def do() -> bool:
+        async with client:
+            return (await client.fork(id, new, before=before)).disposition is Disposition.CREATED
+
+    json_values.data(f"{new}: {'forked' if asyncio.run(do()) else 'forked already'}")
+
+
 def _control(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
     """Do it, and say what happened to each. Exit 1 if it could not be done to one of them."""
     import asyncio

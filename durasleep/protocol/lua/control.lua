@@ -166,6 +166,7 @@ local ENDED = {
   F.value,
   F.created,
   F.begun,
+  F.origins,
   F.base,
   F.family,
   F.unseen,

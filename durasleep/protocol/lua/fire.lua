@@ -75,7 +75,7 @@ local function load_waiting(id, number)
       numbers[#numbers + 1] = name
     end
   end
-  if has_checkpoint then return load(id, { number }) end -- no stream entry carries it
+  if has_checkpoint or known[F.origins] then return load(id, { number }) end -- no stream entry carries these
   spend(bytes, 0)
   local place, epoch, order = known[F.place], tonumber(known[F.epoch] or '0'), tonumber(known[F.order] or '0')
   local is_common = (place == PLACE.suspended or place == PLACE.delayed)

@@ -446,6 +446,7 @@ def _info(record: PromiseRecord, definition: WorkflowDefinition, own_keys: str) 
         version=definition.version,
         incarnation=record.incarnation,
         own_keys=own_keys,
+        origins=record.origins,
     )
 
 
