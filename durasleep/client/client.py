@@ -242,7 +242,10 @@ class Promises:
 
     async def _settle(self, id: str, state: State, payload: bytes) -> bool:
         store = await self._client._opened()
-        return (await store.call(requests.settle(store.keys(id), id, state, payload))).by_us
+        by_us = (await store.call(requests.settle(store.keys(id), id, state, payload))).by_us
+        if by_us:
+            await self._client._note(store.keys(id), "settle", id, word=state.value)
+        return by_us
 
 
 class _Starts:
@@ -960,6 +963,9 @@ class Client(_Starts):
         absent = _absent(before)
         report = await store.run(fsck.fsck(store.keyspaces.without(absent), repair=repair))
         report.is_whole = not absent and await store.locate() == before
+        repaired = sum(one.repaired for one in report.findings)
+        if repaired:
+            await self._note(store.keyspaces[0], "repair", word=f"{repaired} findings")
         return report
 
     async def discard_quarantined(self, name: str) -> bool:

@@ -239,7 +239,10 @@ class Promises:
 
     def _settle(self, id: str, state: State, payload: bytes) -> bool:
         store = self._client._opened()
-        return store.call(requests.settle(store.keys(id), id, state, payload)).by_us
+        by_us = store.call(requests.settle(store.keys(id), id, state, payload)).by_us
+        if by_us:
+            self._client._note(store.keys(id), "settle", id, word=state.value)
+        return by_us
 
 
 class _Starts:
@@ -950,6 +953,9 @@ class Client(_Starts):
         absent = _absent(before)
         report = store.run(fsck.fsck(store.keyspaces.without(absent), repair=repair))
         report.is_whole = not absent and store.locate() == before
+        repaired = sum(one.repaired for one in report.findings)
+        if repaired:
+            self._note(store.keyspaces[0], "repair", word=f"{repaired} findings")
         return report
 
     def discard_quarantined(self, name: str) -> bool:

@@ -73,6 +73,32 @@ async def test_only_a_client_that_says_who_it_is_writes_into_the_audit(new_clien
         new_client(by="")
 
 
+async def test_a_group_is_paused_and_an_execution_forked(new_client: NewClient, serving: Serving) -> None:
+    client = new_client(by="ada")
+    with serving():
+        assert await (await client.rpc("a", sleeping_workflow, 0.001)).result(30) == "Slept for 0.001 seconds"
+        fork = await client.fork("a", "b", before=1)
+        assert (fork.id, fork.disposition) == ("b", "created")
+        assert await fork.result(30) == "Slept for 0.001 seconds"
+        assert (await client.fork("a", "b", before=1)).disposition == "attached"
+    assert await client.pause_group("idle")
+    [group] = [group for group in await client.groups() if group.name == "idle"]
+    assert (group.paused_by, group.queued, group.workers) == ("ada", 0, [])
+    assert await client.resume_group("idle")
+    assert not await client.resume_group("idle")
+    await client.promises.create("p")
+    assert await client.promises.resolve("p", 1)
+    assert await client.promises.resolve("p", 1)
+    told = [(one.verb, one.id, one.word) for one in await client.audit()]
+    assert told == [
+        ("settle", "p", "resolved"),
+        ("settle", "p", "resolved"),
+        ("resume-group", "idle", ""),
+        ("pause-group", "idle", ""),
+        ("fork", "b", "of a before 1"),
+    ]
+
+
 async def test_of_several_timers_one_has_to_be_named(client: Client, serving: Serving, effects: Effects) -> None:
     with serving():
         await client.rpc("wide", wide, effects.path)

@@ -72,6 +72,32 @@ def test_only_a_client_that_says_who_it_is_writes_into_the_audit(new_client: New
         new_client(by="")
 
 
+def test_a_group_is_paused_and_an_execution_forked(new_client: NewClient, serving: Serving) -> None:
+    client = new_client(by="ada")
+    with serving():
+        assert client.rpc("a", sleeping_workflow, 0.001).result(30) == "Slept for 0.001 seconds"
+        fork = client.fork("a", "b", before=1)
+        assert (fork.id, fork.disposition) == ("b", "created")
+        assert fork.result(30) == "Slept for 0.001 seconds"
+        assert client.fork("a", "b", before=1).disposition == "attached"
+    assert client.pause_group("idle")
+    [group] = [group for group in client.groups() if group.name == "idle"]
+    assert (group.paused_by, group.queued, group.workers) == ("ada", 0, [])
+    assert client.resume_group("idle")
+    assert not client.resume_group("idle")
+    client.promises.create("p")
+    assert client.promises.resolve("p", 1)
+    assert client.promises.resolve("p", 1)
+    told = [(one.verb, one.id, one.word) for one in client.audit()]
+    assert told == [
+        ("settle", "p", "resolved"),
+        ("settle", "p", "resolved"),
+        ("resume-group", "idle", ""),
+        ("pause-group", "idle", ""),
+        ("fork", "b", "of a before 1"),
+    ]
+
+
 def test_of_several_timers_one_has_to_be_named(client: Client, serving: Serving, effects: Effects) -> None:
     with serving():
         client.rpc("wide", wide, effects.path)
