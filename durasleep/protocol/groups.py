@@ -9,6 +9,9 @@ from operator import attrgetter
 from durasleep.protocol.command import Command, Plan, to_text
 from durasleep.protocol.keys import G, Keyspace
 
+PAUSE = "pause"
+"""The feature that a worker reports if it follows the pause of its group."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:

@@ -185,6 +185,9 @@ def read_functions(keys: Keyspace, consumer: str) -> Command[str]:
     return Command([b"HGET", keys.worker(consumer).encode(), W["functions"].encode()], to_text)
 
 
-def read_group(keys: Keyspace, consumer: str) -> Command[str]:
-    """The group that a worker serves, by its own report; empty if it is gone."""
-    return Command([b"HGET", keys.worker(consumer).encode(), W["group"].encode()], to_text)
+def read_group(keys: Keyspace, consumer: str) -> Command[tuple[str, str]]:
+    """The group that a worker serves, and the schema and features that it knows, by its own report; empty if it is
+    gone.
+    """
+    words = [b"HMGET", keys.worker(consumer).encode(), W["group"].encode(), W["knows"].encode()]
+    return Command(words, lambda values: (to_text(values[0]), to_text(values[1])))

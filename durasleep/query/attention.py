@@ -192,6 +192,9 @@ def paused(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
             count = _count(one.queued, "execution waits there or runs", "executions wait there or run")
             advice = f"{shlex.join(['durasleep', 'group', 'resume', one.name])} lets its workers go on"
             said.append(Diagnosis(Level.WARNING, "groups", f"{since}; {count}", advice))
+            if one.unaware:
+                text = f"{', '.join(one.unaware)} of group {one.name!r}: of an earlier version, which knows no pause"
+                said.append(Diagnosis(Level.WARNING, "groups", text, "stop these workers, or replace them"))
     return said
 
 

@@ -31,6 +31,8 @@ class GroupSummary:
     """Since when it is paused, in ms since 1970; None if it is not."""
     paused_by: str | None = None
     """Who has paused it."""
+    unaware: list[str] = field(default_factory=list[str])
+    """Those of its workers that are of an earlier version and do not know of pauses: they go on."""
 
 
 def pause(keyspaces: Keyspaces, group: str, by: str) -> Plan[bool]:
@@ -60,30 +62,39 @@ def summarize(keyspaces: Keyspaces) -> Plan[list[GroupSummary]]:
         one = _of(found, queue.partition("/")[0])
         if not isinstance(length, DurasleepError):
             found[one.name] = replace(one, queued=one.queued + length)
-    for name, worker in (yield from _workers(keyspaces)):
-        _of(found, name).workers.append(worker)
+    for name, worker, knows in (yield from _workers(keyspaces)):
+        one = _of(found, name)
+        one.workers.append(worker)
+        if groups.PAUSE not in knows:
+            one.unaware.append(worker)
     for name in (yield from paused_names(keyspaces)):
         _of(found, name)
     for name, paused in (yield from groups.read_pauses(keyspaces, found)).items():
         found[name] = replace(found[name], paused_since_ms=paused.since_ms, paused_by=paused.by)
-    return [replace(found[name], workers=sorted(set(found[name].workers))) for name in sorted(found)]
+    return [
+        replace(one, workers=sorted(set(one.workers)), unaware=sorted(set(one.unaware)))
+        for _, one in sorted(found.items())
+    ]
 
 
 def _of(found: dict[str, GroupSummary], name: str) -> GroupSummary:
     return found.setdefault(name, GroupSummary(name))
 
 
-def _workers(keyspaces: Keyspaces) -> Plan[list[tuple[str, str]]]:
-    """The living workers of all groups: the group and the name of each."""
+def _workers(keyspaces: Keyspaces) -> Plan[list[tuple[str, str, list[str]]]]:
+    """The living workers of all groups: the group and the name of each, and what it knows."""
     consumers: dict[str, Keyspace] = {}
     for keys in keyspaces:
         now_ms = yield from server.now_ms(keys)
         [beats] = yield [sorted_sets.list_members(keys.workers, count=_WORKERS_MAX)]
         consumers |= {name: keys for name, at_ms in unwrap(beats) if now_ms - at_ms <= _GONE_MS}
     asked = [membership.read_group(keys, name) for name, keys in consumers.items()]
-    answers = (yield asked) if asked else []
-    pairs = zip(answers, consumers, strict=True)
-    return [(group, name.partition("/")[0]) for group, name in pairs if isinstance(group, str) and group]
+    answers: list[tuple[str, str] | DurasleepError] = (yield asked) if asked else []
+    found: list[tuple[str, str, list[str]]] = []
+    for answer, name in zip(answers, consumers, strict=True):
+        if not isinstance(answer, DurasleepError) and answer[0]:
+            found.append((answer[0], name.partition("/")[0], answer[1].split()))
+    return found
 
 
 def paused_names(keyspaces: Keyspaces) -> Plan[set[str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from durasleep import Durasleep, InvalidId
 from durasleep.client.client import store_of
+from durasleep.protocol.keys import W
 from durasleep.query.doctor import Level
 from harness.servers import Server
 from tests.service.fixtures import NewApp
@@ -92,7 +95,7 @@ async def test_who_asks_why_nothing_runs_is_told(app: Durasleep, real_server: Se
         assert "was paused" in said.text
         assert said.advice.startswith("durasleep group resume workers ")
         [group] = await app.groups()
-        assert (group.name, group.workers, group.queued) == ("workers", ["w1"], 1)
+        assert (group.name, group.workers, group.unaware, group.queued) == ("workers", ["w1"], [], 1)
         assert (group.paused_since_ms, group.paused_by) == (found.paused_since_ms, found.paused_by)
         await app.resume_group("workers")
         await until(app, "a", "done")
@@ -103,3 +106,26 @@ async def test_who_asks_why_nothing_runs_is_told(app: Durasleep, real_server: Se
     await app.pause_group("idle")
     assert "idle" in [one.name for one in await app.groups()]
     await app.resume_group("idle")
+
+
+async def test_workers_that_know_no_pause_are_named(app: Durasleep, real_server: Server) -> None:
+    """As one of an earlier version reports itself."""
+    async with serving(app) as worker:
+        keys = (await store_of(app)).keyspaces[0]
+        await app.pause_group("workers")
+        await all_read(app, real_server, 0)
+        await real_server.client().zadd(keys.workers, {"old/aaaaaaaa": await now_ms(real_server)})
+        fields = {W["group"]: "workers", W["knows"]: "2", W["beat_ms"]: "60000"}
+        client: Any = real_server.client()
+        await client.hset(keys.worker("old/aaaaaaaa"), mapping=fields)
+        await real_server.client().pexpire(keys.worker("old/aaaaaaaa"), 60_000)
+        [group] = await app.groups()
+        assert (group.workers, group.unaware) == (["old", worker.name], ["old"])
+        said = [one.text for one in await app.diagnose() if one.subject == "groups"]
+        assert said[1] == "old of group 'workers': of an earlier version, which knows no pause"
+        await app.resume_group("workers")
+
+
+async def now_ms(server: Server) -> int:
+    seconds, micros = await server.client().time()
+    return 1000 * seconds + micros // 1000

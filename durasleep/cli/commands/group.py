@@ -26,11 +26,15 @@ def pause(group: GroupArgument, by: ByOption = None, url: UrlOption = None, name
 
     client = address.open_client(url, namespace, by=address.find_by(by))
 
-    async def do() -> bool:
+    async def do() -> tuple[bool, list[str]]:
         async with client:
-            return await client.pause_group(group)
+            is_new = await client.pause_group(group)
+            return is_new, [name for one in await client.groups() if one.name == group for name in one.unaware]
 
-    json_values.data(f"{group}: {'paused' if asyncio.run(do()) else 'paused already'}")
+    is_new, unaware = asyncio.run(do())
+    json_values.data(f"{group}: {'paused' if is_new else 'paused already'}")
+    if unaware:
+        console.warning(f"{', '.join(unaware)}: of an earlier version, which knows no pause, and goes on")
 
 
 @app.command()
