@@ -98,6 +98,8 @@ class Description:
     """If it waits for a worker: since when its group is paused; else None."""
     paused_by: str | None = None
     """Who has paused the group."""
+    forked_from: str | None = None
+    """The id of the execution whose journal it has begun with, if it is a fork."""
 
     @property
     def deaths(self) -> int:
@@ -181,6 +183,7 @@ def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) 
         traceback=_traceback(codec.decode_error(record.value)) if record.state is State.REJECTED else None,
         args=args,
         kwargs=kwargs,
+        forked_from=record.origins.rpartition("\n")[2].split(" ", 2)[2] if record.origins else None,
     )
 
 

@@ -71,7 +71,7 @@ def fork(keys_of: Callable[[str], Keyspace], id: str, new_id: str, before: str |
             args=record.args,
             begun_ms=record.begun_ms,
             base=record.base,
-            lasts_ms=record.deadline_ms - record.incarnation if record.deadline_ms else None,
+            lasts_ms=record.deadline_ms - record.created_ms if record.deadline_ms else None,
             retention=source.retention,
             origins=_origins(record, max(order, record.begun_ms)),
         )

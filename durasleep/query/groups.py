@@ -37,13 +37,10 @@ class GroupSummary:
 
 def pause(keyspaces: Keyspaces, group: str, by: str) -> Plan[bool]:
     """Pause a group in all partitions; returns whether it was not paused in one of them."""
-    is_new = False
     now_ms = yield from server.now_ms(keyspaces[0])
-    for keys in keyspaces:
-        since, by_whom = yield groups.pause(keys, group, now_ms, by)
-        unwrap(by_whom)
-        is_new = unwrap(since) or is_new
-    return is_new
+    answers = yield [command for keys in keyspaces for command in groups.pause(keys, group, now_ms, by)]
+    were_new = [unwrap(answer) for answer in answers]
+    return any(were_new[::2])
 
 
 def resume(keyspaces: Keyspaces, group: str) -> Plan[bool]:

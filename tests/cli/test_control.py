@@ -313,7 +313,10 @@ def test_an_execution_is_forked_before_a_step(here: Terminal, quick: Quick) -> N
     start(here, quick, "o", function="order", args=())
     assert quick(here, "fork", "o", "o2", "--before", "charge", "--by", "ada").out == "o2: forked\n"
     assert quick(here, "fork", "o", "o2", "--before", "1").out == "o2: forked already\n"
+    again = quick(here, "fork", "o", "o2", "--before", "o~1", "--json")
+    assert json.loads(again.out) == {"id": "o2", "disposition": "attached"}
     wait_for(lambda: status(here, quick, "o2") == "suspended", "the fork to wait")
+    assert re.search(r"^fork of +o$", quick(here, "get", "o2").out, re.MULTILINE)
     taken = quick(here, "fork", "o", "o2", "--before", "grace")
     assert (taken.code, taken.err) == (1, "error: id o2 is in use by something else: nothing was forked\n")
     [told] = json.loads(quick(here, "audit", "--json").out)
@@ -328,7 +331,8 @@ def test_a_group_is_paused_and_goes_on(here: Terminal, quick: Quick) -> None:
     assert re.search(r"^workers +0 +since .*, by ada +w1$", quick(here, "group", "ls").out, re.MULTILINE)
     assert "group 'workers' was paused" in quick(here, "doctor").out
     assert quick(here, "group", "resume", "workers").out == "workers: resumed\n"
-    assert quick(here, "group", "resume", "workers").out == "workers: not paused\n"
+    told = json.loads(quick(here, "group", "resume", "workers", "--json").out)
+    assert told == {"group": "workers", "word": "not paused", "changed": False}
     told = json.loads(quick(here, "audit", "--json").out)
     assert [(one["verb"], one["id"]) for one in told] == [("resume-group", "workers"), ("pause-group", "workers")]
 

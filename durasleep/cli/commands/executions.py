@@ -261,6 +261,7 @@ def fork(
         str,
         typer.Option("--before", metavar="STEP", help="The number of a step as `durasleep tree` has it, or its name."),
     ],
+    as_json: JsonOption = False,
     by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
@@ -276,11 +277,15 @@ def fork(
 
     client = address.open_client(url, namespace, by=address.find_by(by))
 
-    async def do() -> bool:
+    async def do() -> Disposition | None:
         async with client:
-            return (await client.fork(id, new, before=before)).disposition is Disposition.CREATED
+            return (await client.fork(id, new, before=before)).disposition
 
-    json_values.data(f"{new}: {'forked' if asyncio.run(do()) else 'forked already'}")
+    found = asyncio.run(do())
+    if as_json:
+        json_values.data(json_values.as_json({"id": new, "disposition": str(found)}))
+    else:
+        json_values.data(f"{new}: {'forked' if found is Disposition.CREATED else 'forked already'}")
 
 
 def _control(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:

@@ -20,7 +20,13 @@ GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="The name of
 
 @app.command()
 @address.explained
-def pause(group: GroupArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+def pause(
+    group: GroupArgument,
+    as_json: JsonOption = False,
+    by: ByOption = None,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
     """Let the workers of a group take no more executions. What runs goes on, and timers fire."""
     import asyncio
 
@@ -32,14 +38,20 @@ def pause(group: GroupArgument, by: ByOption = None, url: UrlOption = None, name
             return is_new, [name for one in await client.groups() if one.name == group for name in one.unaware]
 
     is_new, unaware = asyncio.run(do())
-    json_values.data(f"{group}: {'paused' if is_new else 'paused already'}")
+    _show(group, "paused" if is_new else "paused already", is_new, as_json)
     if unaware:
         console.warning(f"{', '.join(unaware)}: of an earlier version, which knows no pause, and goes on")
 
 
 @app.command()
 @address.explained
-def resume(group: GroupArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+def resume(
+    group: GroupArgument,
+    as_json: JsonOption = False,
+    by: ByOption = None,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
     """Let the workers of a paused group take executions again."""
     import asyncio
 
@@ -49,7 +61,13 @@ def resume(group: GroupArgument, by: ByOption = None, url: UrlOption = None, nam
         async with client:
             return await client.resume_group(group)
 
-    json_values.data(f"{group}: {'resumed' if asyncio.run(do()) else 'not paused'}")
+    was_paused = asyncio.run(do())
+    _show(group, "resumed" if was_paused else "not paused", was_paused, as_json)
+
+
+def _show(group: str, word: str, is_changed: bool, as_json: bool) -> None:
+    shown = json_values.as_json({"group": group, "word": word, "changed": is_changed})
+    json_values.data(shown if as_json else f"{group}: {word}")
 
 
 @app.command()

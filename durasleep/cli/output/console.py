@@ -233,6 +233,7 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
         ("worker", description.worker, ""),
         ("paused", _pause(description), "yellow"),
         ("called with", _arguments(description) if with_values else None, ""),
+        ("fork of", description.forked_from, ""),
         ("created", instant(description.created_at_ms), ""),
         ("since", instant(description.since_ms) if is_pending else None, ""),
         ("due" if description.kind == "timer" else "timeout", _instant_or_none(description.timeout_at_ms), ""),

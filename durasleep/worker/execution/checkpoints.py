@@ -117,7 +117,8 @@ class Keeper:
     def end_all(self) -> tuple[Checkpoint, ...]:
         """What the last commit of the execution has to say."""
         self._stop()
-        return tuple([Checkpoint(Number(first)) for first in self._kept])
+        with self._lock:
+            return tuple([Checkpoint(Number(first)) for first in self._kept])
 
     def forget_unsent(self, numbers: Iterable[Number]) -> None:
         """These attempts are not wanted any more."""
