@@ -59,6 +59,7 @@ __all__ = [
     "Winner",
     "Worker",
     "__version__",
+    "checkpoint",
     "current",
 ]
 
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
     from durasleep.model import Disposition, State, Target
     from durasleep.query.describe import Description
     from durasleep.runtime.context import Context, Winner
-    from durasleep.runtime.current import Current, current
+    from durasleep.runtime.current import Current, checkpoint, current
     from durasleep.runtime.retry import Retry, RetryAfter
     from durasleep.settings import Settings
     from durasleep.worker.worker import Worker
@@ -127,7 +128,7 @@ else:
         "durasleep.model": ("Disposition", "State", "Target"),
         "durasleep.query.describe": ("Description",),
         "durasleep.runtime.context": ("Context", "Winner"),
-        "durasleep.runtime.current": ("Current", "current"),
+        "durasleep.runtime.current": ("Current", "checkpoint", "current"),
         "durasleep.runtime.retry": ("Retry", "RetryAfter"),
         "durasleep.settings": ("Settings",),
         "durasleep.worker.worker": ("Worker",),

@@ -79,8 +79,10 @@ class Durasleep(Client):
     this application starts, and that it serves. ``codec`` encrypts or compresses payloads, see ``Codec``; by default
     they are plain MessagePack. ``settings`` are the limits, see ``Settings``. ``index`` are names of labels, or
     ``"func"`` for the functions, by which executions are found at once, see ``search``; each takes about a hundred
-    bytes of Redis for an execution. The workers of the application make the indexes when they start. Raises InvalidId
-    for a ``namespace`` or ``group`` that is no name, and UsageError for a URL that cannot be read.
+    bytes of Redis for an execution. The workers of the application make the indexes when they start. ``by`` names the
+    person or program for whom this object acts: with it, what ``cancel``, ``wake``, ``halt`` and the like have changed
+    is kept, see ``audit``; by default nothing is. Raises InvalidId for a ``namespace`` or ``group`` that is no name,
+    and for a ``by`` of more than 255 characters, and UsageError for a URL that cannot be read.
 
     Every call that asks Redis may raise a StoreError: StoreUnavailable if Redis gives no answer for ten seconds, or
     StoreRefused if it rejects our password or permissions. An id or name that cannot be used raises InvalidId, which is
@@ -96,6 +98,7 @@ class Durasleep(Client):
         codec: Codec | None = None,
         settings: Settings = DEFAULTS,
         index: Collection[str] = (),
+        by: str | None = None,
     ) -> None:
         self.namespace = check_name(namespace, "namespace")
         self.group = check_name(group, "group")
@@ -107,7 +110,7 @@ class Durasleep(Client):
         store = self._store_maker(url_or_client, settings)
         registry = Registry()
         registry.index = tuple(check_index(label) for label in index)
-        super().__init__(store, codec, settings, registry=registry, group=group)
+        super().__init__(store, codec, settings, registry=registry, group=group, by=by)
 
     def _store_maker(self, source: str | AnyClient | None, settings: Settings) -> Callable[[], Store]:
         """Makes the store: at once if a source is given, so that a mistake shows at once; else at the first call."""
@@ -136,7 +139,7 @@ class Durasleep(Client):
 
     def _use(self, source: str | AnyClient, settings: Settings) -> None:
         store = self._store_maker(source, settings)
-        super().__init__(store, self.codec, settings, registry=self.registry, group=self.group)
+        super().__init__(store, self.codec, settings, registry=self.registry, group=self.group, by=self._by or None)
 
     @contextmanager
     def _pointed_at(self, source: str | AnyClient, namespace: str, settings: Settings) -> Generator[None]:

@@ -169,6 +169,8 @@ class Recording:
     """The numbers of the entries that have settled since its last commit."""
     entries: tuple[Entry, ...]
     """Its journal."""
+    origins: str = ""
+    """Of a fork: whose journal it has, up to which stamps; lines of a stamp, an incarnation and an id."""
 
 
 class StartTimer(msgspec.Struct, frozen=True):
@@ -211,6 +213,18 @@ class StepResult(msgspec.Struct, frozen=True):
     payload: bytes
     begun_ms: int = 0
     """When it began, see ``Entry.begun_ms``."""
+    is_retried: bool = False
+    """Whether another attempt follows."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What the step whose first attempt is ``number`` finds at its next attempt; empty if that is nothing any more.
+
+    It is in a commit behind the result of an attempt.
+    """
+
+    number: Number
+    payload: bytes = b""
 
 
 class CancelEntry(msgspec.Struct, frozen=True):
@@ -239,7 +253,7 @@ class Mark(msgspec.Struct, frozen=True):
     name: str
 
 
-Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction | Mark
+Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction | Mark | Checkpoint
 """One thing that an activation asks of its commit. Each has a number, so that repeating it changes nothing."""
 
 
@@ -305,6 +319,13 @@ def check_label(label: str) -> str:
     if label and (len(label) > _LABEL_MAX or _CONTROL.search(label)):
         raise InvalidId(f"name {label!r}: use at most {_LABEL_MAX} characters, none of them a control character")
     return label
+
+
+def check_by(by: str) -> str:
+    """Return the name of a person or program for the audit, or raise InvalidId."""
+    if not by.strip() or len(by) > _LABEL_MAX or _CONTROL.search(by):
+        raise InvalidId(f"by {by!r}: use 1 to {_LABEL_MAX} characters, none of them a control character")
+    return by
 
 
 def check_new_id(id: str) -> PromiseId:

@@ -24,9 +24,9 @@ class Client(sync.Client):
         receipt = client.rpc("order-1", "checkout", 20).result(timeout="1h")
 
     ``url_or_client`` is a Redis URL or an existing redis-py client, which only says how to connect. Without it, the
-    client uses the Redis that ``Durasleep()`` would use, and looks for it now. ``namespace``, ``group``, ``codec`` and
-    ``settings`` are as for ``Durasleep``. So are the errors: every call that asks Redis may raise a StoreError, and an
-    id or name that cannot be used raises InvalidId.
+    client uses the Redis that ``Durasleep()`` would use, and looks for it now. ``namespace``, ``group``, ``codec``,
+    ``settings`` and ``by`` are as for ``Durasleep``. So are the errors: every call that asks Redis may raise a
+    StoreError, and an id or name that cannot be used raises InvalidId.
     """
 
     def __init__(
@@ -37,10 +37,11 @@ class Client(sync.Client):
         group: str = "workers",
         codec: Codec | None = None,
         settings: Settings = DEFAULTS,
+        by: str | None = None,
     ) -> None:
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
         settings = fitting(settings, codec.payload_bytes_max)
         check_name(group, "group")
         connector = Connector.of(url_or_client or address.find().url)
         store = SyncStore(connector, namespace=check_name(namespace, "namespace"), settings=settings)
-        super().__init__(lambda: store, codec, settings, registry=Registry(), group=group)
+        super().__init__(lambda: store, codec, settings, registry=Registry(), group=group, by=by)

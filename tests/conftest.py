@@ -47,8 +47,10 @@ _OFTEN_SEVERAL = 4
 _ALSO_IN_SEVERAL = (
     "tests/client/test_searching.py",
     "tests/service/test_fan_out.py",
+    "tests/service/test_forking.py",
     "tests/service/test_fsck_beside_work.py",
     "tests/service/test_many.py",
+    "tests/service/test_pausing.py",
     "tests/service/test_schedules.py",
     "tests/service/test_workflows.py",
     "tests/store/test_commit.py",

@@ -190,6 +190,8 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "clock-released": _expiring,
     "recent": _at_most(2 * LIMIT["recent_max"]),  # trimmed by whole nodes
     "failed": _at_most(2 * LIMIT["recent_max"]),
+    "audit": _at_most(2 * LIMIT["audit_max"]),
+    "group": _lasting,
     "meta": _lasting,
     "members": _expiring,
     "own": _of_users,

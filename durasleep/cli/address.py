@@ -43,11 +43,20 @@ def find_namespace(namespace: str | None) -> str:
     return setting.value if setting else _DEFAULT_NAMESPACE
 
 
-def open_client(url: str | None, namespace: str | None) -> Durasleep:
-    """The client side of an application, wherever its functions are."""
+def find_by(by: str | None) -> str:
+    """Who gives a command, for the audit: the option, the environment, or the user of this machine."""
+    from durasleep.client import requests
+    from durasleep.model import check_by
+
+    named = by or os.environ.get("DURASLEEP_USER")
+    return check_by(named) if named else requests.user_and_host()
+
+
+def open_client(url: str | None, namespace: str | None, *, by: str | None = None) -> Durasleep:
+    """The client side of an application, wherever its functions are. What it does ``by`` somebody is kept."""
     from durasleep.app import Durasleep
 
-    return Durasleep(find_url(url).url, namespace=find_namespace(namespace))
+    return Durasleep(find_url(url).url, namespace=find_namespace(namespace), by=by)
 
 
 def named_app(module: str | None) -> str | None:

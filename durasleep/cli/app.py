@@ -9,10 +9,12 @@ import typer
 
 from durasleep import __version__
 from durasleep.cli.commands import (
+    audit,
     demo,
     doctor,
     executions,
     fsck,
+    group,
     indexes,
     limits,
     listing,
@@ -59,6 +61,9 @@ app.command("cancel")(executions.cancel)
 app.command("halt")(executions.halt)
 app.command("resume")(executions.resume)
 app.command("retry")(executions.retry)
+app.command("fork")(executions.fork)
+app.command("audit")(audit.audit)
+app.add_typer(group.app, name="group")
 app.add_typer(promise.app, name="promise")
 app.add_typer(limits.app, name="limit")
 app.add_typer(indexes.app, name="index")

@@ -19,6 +19,14 @@ NamespaceOption = Annotated[
     str | None,
     typer.Option("--namespace", metavar="NAME", help="The namespace to use; by default that of DURASLEEP_NAMESPACE."),
 ]
+ByOption = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="NAME",
+        help="Who does it, for `durasleep audit`; by default the user of DURASLEEP_USER, or of this machine.",
+    ),
+]
 StatusOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,13 +21,14 @@ from durasleep.client.waiting import Waiter, WaitWrapper
 from durasleep.codec import Codec
 from durasleep.declared import NOTHING_DECLARED, Declared
 from durasleep.deprecation import warn_renamed
-from durasleep.errors import LimitFull, NamespaceMissing, NotFound, UsageError
+from durasleep.errors import DurasleepError, LimitFull, NamespaceMissing, NotFound, UsageError
 from durasleep.model import (
     Disposition,
     Duration,
     PromiseId,
     Recording,
     State,
+    check_by,
     check_id,
     check_key_name,
     check_name,
@@ -34,7 +36,7 @@ from durasleep.model import (
     parse_target,
     retention_ms,
 )
-from durasleep.protocol import server, streams
+from durasleep.protocol import audit, server, streams
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
@@ -56,6 +58,8 @@ P = ParamSpec("P")
 
 
 _NO_OPTIONS = CallOptions()
+
+logger = logging.getLogger("durasleep")
 
 
 def _deaf(_keys: Keyspace) -> None:
@@ -251,7 +255,10 @@ class Promises:
 
     async def _settle(self, id: str, state: State, payload: bytes) -> bool:
         store = await self._client._opened()
-        return (await store.call(requests.settle(store.keys(id), id, state, payload))).by_us
+        by_us = (await store.call(requests.settle(store.keys(id), id, state, payload))).by_us
+        if by_us:
+            await self._client._note(store.keys(id), "settle", id, word=state.value)
+        return by_us
 
 
 class Limits:
@@ -463,7 +470,14 @@ class Client(_Starts):
     """
 
     def __init__(
-        self, store: Callable[[], Store], codec: Codec, settings: Settings, *, registry: Registry, group: str
+        self,
+        store: Callable[[], Store],
+        codec: Codec,
+        settings: Settings,
+        *,
+        registry: Registry,
+        group: str,
+        by: str | None = None,
     ) -> None:
         self.registry = registry
         self.codec = codec
@@ -477,6 +491,7 @@ class Client(_Starts):
         self._ids = requests.IdSource()
         self._declared: dict[str, Declared] = {}
         """What this program has declared of functions."""
+        self._by = "" if by is None else check_by(by)
 
     def _new_key(self) -> str:
         """The idempotency key of one call, under which it may be repeated."""
@@ -1057,6 +1072,31 @@ class Client(_Starts):
         """
         return await self._control("retry", id)
 
+    async def fork(self, id: str, new_id: str, *, before: str | int) -> Handle[Any]:
+        """Begin a new execution with what another one had done ``before`` a step, and return its handle::
+
+            fixed = await app.fork("order-42", "order-42-again", before="ship")
+
+        It has the same function, arguments and queue, as much time as the other one had, and every result that had
+        settled before the step did. It goes on from there with the code that is deployed now. What was pending there is
+        asked for anew: sleeps begin again, and so do children. ``id`` may run, or have ended in any way, and is not
+        changed. ``before`` is the number of an entry of its journal, the name of a step, timer, promise or child, or
+        ``"cancel"`` for what it was before it was canceled.
+
+        The disposition of the handle is ``created``, or ``attached`` if the same call had made it before. An
+        interrupted call leaves it halted; the same call goes on with it. Raises NotFound if there is no such execution
+        or step; NotAllowed if the name stands for several entries, if nothing can be forked there, and if ``new_id`` is
+        in use by something else; InvalidId for a ``new_id`` that cannot be used.
+        """
+        from durasleep.query.forking import fork
+
+        store = await self._opened()
+        made = await store.run(fork(store.keys, id, new_id, before))
+        if made.is_new:
+            await self._note(store.keys(new_id), "fork", new_id, word=f"of {id} before {before}")
+        found = Disposition.CREATED if made.is_new else Disposition.ATTACHED
+        return Handle(self, PromiseId(new_id), Any, found, None)
+
     async def wake(self, id: str) -> Controlled:
         """End a sleep now, or start a delayed execution now.
 
@@ -1090,6 +1130,9 @@ class Client(_Starts):
         absent = _absent(before)
         report = await store.run(fsck.fsck(store.keyspaces.without(absent), repair=repair))
         report.is_whole = not absent and await store.locate() == before
+        repaired = sum(one.repaired for one in report.findings)
+        if repaired:
+            await self._note(store.keyspaces[0], "repair", word=f"{repaired} findings")
         return report
 
     async def discard_quarantined(self, name: str) -> bool:
@@ -1101,7 +1144,7 @@ class Client(_Starts):
         from durasleep.query import search
 
         store = await self._opened()
-        return await store.run(search.discard_quarantined(store.keyspaces, name))
+        return await store.run(search.discard_quarantined(store.keyspaces, name, by=self._by))
 
     async def forget(self, name: str) -> bool:
         """The old name of ``discard_quarantined``."""
@@ -1139,7 +1182,72 @@ class Client(_Starts):
         for keys in store.keyspaces:
             now_ms = await store.run(server.now_ms(keys))
             await store.call(server.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
+        await self._note(store.keyspaces[0], "release-clock")
         return datetime.fromtimestamp(now_ms / 1000, UTC)
+
+    async def pause_group(self, group: str) -> bool:
+        """Let the workers of a ``group`` take no more executions, until ``resume_group``; false if they do not already.
+
+        They stop within about a second. What runs goes on, and may suspend and end; timers fire, and what they wake
+        waits. Workers that start later take nothing, either. Raises InvalidId for a ``group`` that is no name.
+        """
+        from durasleep.query import groups
+
+        store = await self._opened()
+        name = check_name(group, "group")
+        is_new = await store.run(groups.pause(store.keyspaces, name, self._by or requests.user_and_host()))
+        if is_new:
+            await self._note(store.keyspaces[0], "pause-group", name)
+        return is_new
+
+    async def resume_group(self, group: str) -> bool:
+        """Let the workers of a ``group`` take executions again; false if it was not paused.
+
+        They begin within about a second. Raises InvalidId for a ``group`` that is no name.
+        """
+        from durasleep.query import groups
+
+        store = await self._opened()
+        name = check_name(group, "group")
+        was_paused = await store.run(groups.resume(store.keyspaces, name))
+        if was_paused:
+            await self._note(store.keyspaces[0], "resume-group", name)
+        return was_paused
+
+    async def groups(self) -> list[query.groups.GroupSummary]:
+        """The groups that have workers or work, or are paused: who serves each, and what waits there."""
+        from durasleep.query import groups
+
+        store = await self._opened()
+        return await store.run(groups.summarize(store.keyspaces.without(_absent(await store.locate()))))
+
+    async def audit(
+        self, *, limit: int = 100, since: Duration | datetime | None = None
+    ) -> list[query.audit.AuditEntry]:
+        """What people have done by hand, and programs that say who they are, the latest first::
+
+            for one in await app.audit(since="1d"):
+                print(one.at, one.by, one.verb, one.id)
+
+        At most ``limit``, which is 1 to 10,000, and nothing older than ``since``: seconds, a timedelta, or text such as
+        ``"1h30m"``, before now; or an aware datetime. Each partition keeps about its last 10,000. The commands of
+        ``durasleep`` are kept, and the methods of an application or client with ``by``. Raises UsageError for another
+        ``limit``.
+        """
+        from durasleep.query.audit import latest
+
+        store = await self._opened()
+        resting = store.keyspaces.without(_absent(await store.locate()))
+        return await store.run(latest(resting, limit=limit, since=since))
+
+    async def _note(self, keys: Keyspace, verb: str, id: str = "", *, word: str = "") -> None:
+        """Keep who did it, if that is known. What was done stands, whatever becomes of this."""
+        if not self._by:
+            return
+        try:
+            await (await self._opened()).call(audit.note(keys, self._by, verb, id=id, word=word))
+        except DurasleepError as error:
+            logger.warning("%s by %s is not in the audit: %s", verb, self._by, error)
 
     async def workers(self, group: str | None = None) -> list[str]:
         """Names of the workers of a ``group`` that are alive; by default of the application's own group."""
@@ -1160,4 +1268,4 @@ class Client(_Starts):
         self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = ""
     ) -> Controlled:
         store = await self._opened()
-        return await store.run(control.apply(store.keys(id), action, id, due=due, reason=reason))
+        return await store.run(control.apply(store.keys(id), action, id, due=due, reason=reason, by=self._by))

@@ -206,11 +206,16 @@ class Move:
             self._on_progress(self._carrier.report)
 
     async def _move_lists(self) -> None:
-        """Quarantined names, and the lists of the latest endings."""
+        """Quarantined names, paused groups, the audit, and the lists of the latest endings."""
         source, target = self._source, self._target
         for keys, name, at_ms in await source.run(reading.quarantined(source.keyspaces)):
             await target.call(sorted_sets.add_member(reading.home_of(name, target.keyspaces).halted, name, at_ms))
             await source.call(sorted_sets.remove_member(keys.halted, name))
+        for pause in await source.run(reading.pauses(source.keyspaces, target.keyspaces)):
+            await target.call(pause)
+        for answer in await target.ask(await source.run(reading.audit(source.keyspaces, target.keyspaces))):
+            if isinstance(answer, StoreRefused):  # others say that it is there
+                raise answer
         for which in ("recent", "failed"):
             endings = await source.run(reading.endings(source.keyspaces, target.keyspaces, which))
             for answer in await target.ask([reading.add_ending(one, which) for one in endings]):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import itertools
 import os
 import random
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -48,6 +50,7 @@ from durasleep.transport import batching
 T = TypeVar("T")
 
 DEBOUNCED_TIMES = 10  # of its duration, a call is put off by later ones, if nothing else is said
+_BY_MAX = 128  # characters of a user and a host
 _MANY_MAX = 1_024  # calls in flight at a time
 CLOSED = "the client was closed during this wait; the execution goes on"
 
@@ -79,6 +82,15 @@ def new_id() -> str:
     ms, ns = divmod(time.time_ns(), 1_000_000)
     fraction = ns * 4096 // 1_000_000
     return str(UUID(int=ms << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62)))
+
+
+def user_and_host() -> str:
+    """Who uses this machine, for people, if nobody has said so."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may have no such user
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}".encode("ascii", "replace").decode()[:_BY_MAX]
 
 
 class Pipeline(Protocol):

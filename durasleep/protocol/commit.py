@@ -10,6 +10,7 @@ import msgspec
 
 from durasleep.model import (
     CancelEntry,
+    Checkpoint,
     CommitAction,
     Entry,
     Mark,
@@ -106,6 +107,8 @@ def _op_values(op: Op, keys: Keyspace) -> list[Value]:
             return [str(len(words)), *words]
         case CancelEntry(number, kind, name):
             return ["4", "cancel", number, KIND[kind], name]
+        case Checkpoint(number, payload):
+            return ["3", "checkpoint", number, payload]
         case Mark(number, kind, name):
             return ["4", "mark", number, KIND[kind], name]
         case Transaction(number, commands):
@@ -124,6 +127,8 @@ def op_bytes(op: Op) -> int:
     match op:
         case StartChild():
             return len(op.args)
+        case Checkpoint():
+            return len(op.payload)
         case Transaction():
             return sum([len(word) for command in op.commands for word in command])
         case _:
@@ -174,3 +179,12 @@ def commit(
             size += op_bytes(op)
         args[0] = str(len(args) - 1)
     return BatchItem(_commit_route(keys, consumer), args, _parse_committed, size)
+
+
+def note(keys: Keyspace, consumer: str, lease: Lease, number: str, first: str, payload: bytes) -> BatchItem[object]:
+    """Keep the checkpoint of an attempt; Fenced if the lease is lost. Nothing changes if the attempt has ended."""
+    to = route("note", keys, (consumer,))
+    item = to.script.item(
+        id=lease.id, entry=lease.entry, epoch=str(lease.epoch), number=number, first=first, payload=payload
+    )
+    return BatchItem(to, item, bool)

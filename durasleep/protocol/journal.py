@@ -54,10 +54,14 @@ class PromiseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The last root number of the earlier runs."""
     unseen: frozenset[str] = frozenset()
     """Numbers of the entries that have settled since the last commit."""
+    origins: str = ""
+    """Of a fork: whose journal it has, up to which stamps."""
     value: bytes = b""
     settled_ms: int = 0
     labels: str = ""
     """See ``traits.write_labels``."""
+    limit: str = ""
+    """Its limit and key, see ``keys.F``."""
 
 
 _NO_NUMBERS: frozenset[str] = frozenset()
@@ -86,9 +90,11 @@ _FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
     ("base", "base", int),
     ("begun", "begun_ms", int),
     ("unseen", "unseen", _numbers),
+    ("origins", "origins", to_text),
     ("value", "value", bytes),
     ("settled", "settled_ms", int),
     ("labels", "labels", to_text),
+    ("limit", "limit", to_text),
 )
 _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
     F[name].encode(): (attribute, read) for name, attribute, read in _FIELDS
@@ -97,10 +103,11 @@ _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
 _PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
 _PARTED_BYTES_MAX = LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
 _RECORD = (*_READ, *_PARTS)
-_INNER = {F[name].encode() for name in ("args", "epoch", "crash_count", "order", "base", "unseen", "value")}
+_INNER = {F[name].encode() for name in ("args", "epoch", "crash_count", "order", "base", "unseen", "origins", "value")}
 _OUTLINE = tuple(name for name in _READ if name not in _INNER)
 _STATE = F["state"].encode()
 _BIRTH = F["incarnation"].encode()
+_CHECKPOINT_0, _CHECKPOINT_END = (F["checkpoint"].encode() + end for end in (b"0", b":"))
 
 
 class Loaded(msgspec.Struct):
@@ -108,6 +115,8 @@ class Loaded(msgspec.Struct):
 
     record: PromiseRecord
     entries: dict[Number, Entry] = {}
+    checkpoints: dict[str, bytes] = {}
+    """What steps have kept for their next attempts, by the numbers of their first ones."""
 
 
 class Page(msgspec.Struct):
@@ -116,6 +125,8 @@ class Page(msgspec.Struct):
     record: PromiseRecord | None
     entries: list[Entry]
     cursor: bytes
+    checkpoints: dict[str, bytes] = {}
+    """See ``Loaded.checkpoints``."""
 
 
 def read_record(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[PromiseRecord | None]:
@@ -167,10 +178,39 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, unseen_onl
     def parse(answer: list[bytes]) -> Page:
         *fields, after = answer
         known = dict(zip(fields[::2], fields[1::2], strict=True))
-        entries = [parse_entry(name, value) for name, value in known.items() if b"0" <= name < b":"]  # numbers
-        return Page(_record_of(id, known) if cursor == b"0" else None, entries, after)
+        entries: list[Entry] = []
+        checkpoints: dict[str, bytes] = {}
+        for name, value in known.items():
+            if b"0" <= name < b":":  # a number
+                entries.append(parse_entry(name, value))
+            elif _CHECKPOINT_0 <= name < _CHECKPOINT_END:
+                checkpoints[name[1:].decode()] = value
+        return Page(_record_of(id, known) if cursor == b"0" else None, entries, after, checkpoints)
 
     return BatchItem(to, to.script.item(id=id, cursor=cursor, what="unseen" if unseen_only else ""), parse)
+
+
+class RawPage(msgspec.Struct):
+    """A page as it is stored: fields and values."""
+
+    fields: dict[bytes, bytes]
+    cursor: bytes
+
+
+def read_raw_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0") -> BatchItem[RawPage]:
+    """One page of a promise, as ``read_page``, with its entries as they are stored."""
+    to = command.route("read_page", keys)
+
+    def parse(answer: list[bytes]) -> RawPage:
+        *fields, after = answer
+        return RawPage(dict(zip(fields[::2], fields[1::2], strict=True)), after)
+
+    return BatchItem(to, to.script.item(id=id, cursor=cursor, what=""), parse)
+
+
+def record_of(id: PromiseId, page: RawPage) -> PromiseRecord | None:
+    """The promise of the first page; None if there is none."""
+    return _record_of(id, page.fields)
 
 
 def read_outcome(keys: Keyspace, id: PromiseId) -> BatchItem[PromiseRecord | None]:
@@ -188,6 +228,11 @@ def read_halted_at(keys: Keyspace, id: PromiseId) -> Command[int | None]:
     return Command(
         [b"ZSCORE", keys.halted.encode(), id.encode()], lambda score: None if score is None else int(float(score))
     )
+
+
+def read_retention(keys: Keyspace, id: PromiseId) -> Command[str]:
+    """How long the family of a root is kept, as it is stored; empty for the default."""
+    return Command([b"HGET", keys.promise(id).encode(), F["retention"].encode()], to_text)
 
 
 def read_value(keys: Keyspace, id: PromiseId) -> Command[bytes | None]:
@@ -214,13 +259,14 @@ def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
     loaded: Loaded | None = None
     left = keys.journal_bytes_max
     for _ in range(PAGES_MAX):
-        left -= sum([len(entry.payload) for entry in page.entries])
+        left -= sum([len(entry.payload) for entry in page.entries]) + sum(map(len, page.checkpoints.values()))
         if left < 0:
             raise CorruptData(f"the journal of {id} carries more than {keys.journal_bytes_max:,} bytes")
         if loaded is None and page.record is not None:
             loaded = Loaded(page.record)
         if loaded is not None:
             _merge(loaded, page.entries)
+            loaded.checkpoints |= page.checkpoints
         if not page.cursor:
             return loaded
         [answer] = yield [read_page(keys, id, page.cursor)]
@@ -271,10 +317,10 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
     return Loaded(record, entries)
 
 
-def loaded_of(record: PromiseRecord, entries: Sequence[Entry]) -> Loaded:
+def loaded_of(record: PromiseRecord, page: Page) -> Loaded:
     """The same, if one page has all of it."""
-    loaded = Loaded(record)
-    _merge(loaded, entries)
+    loaded = Loaded(record, checkpoints=page.checkpoints)
+    _merge(loaded, page.entries)
     return loaded
 
 

@@ -34,6 +34,7 @@ F = {
     "incarnation": "b",
     "created": "c",  # only if it differs from the family's stamp
     "idempotency_key": "i",  # the id that its creator gave the call, so that a repeated create is recognised
+    "origins": "of",  # of a fork: whose journal it has up to which stamp, see ``query.forking``
     "retention": "r",  # ms, -1 for ever; only if it is not the default, and only for a root
     # its place
     "place": "p",
@@ -58,6 +59,7 @@ F = {
     "value": "v",
     "settled": "z",
     "cursor": "cc",  # how far the closing of a large family has come
+    "checkpoint": "q",  # and the number of a step: what its attempts have kept for the next one
 }
 """Fields of a ``promise`` hash. All others begin with a digit: they are journal entries, named by their number."""
 
@@ -123,6 +125,22 @@ L = {
 V = {"turn": "v", "sequence": "q", "cursor": "c", "parked": "n"}
 """Fields of the ``gate`` hash of a limit, beside those of its keys."""
 
+G = {
+    "since": "p",  # ms; when it was paused
+    "by": "b",  # by whom
+}
+"""Fields of a ``group`` hash, which exists while the group is paused."""
+
+A = {
+    "by": "b",
+    "verb": "v",
+    "id": "i",  # of what was changed; else one of the next two, or none
+    "filter": "f",  # the filter of a bulk form
+    "count": "n",  # how many it has changed
+    "word": "w",  # what happened
+}
+"""Fields of an entry of ``audit``."""
+
 DEFAULT = {"queue": "workers", "priority": str(PRIORITY)}
 """Values that are not written, because they are nearly always the same."""
 
@@ -156,6 +174,7 @@ LIMIT = {
     "inbox_entry_bytes_max": 16_384,  # of ids and values: an inbox that nobody reads has at most some 16 MiB
     "inbox_ttl_ms": INBOX_TTL_MS,
     "recent_max": 1000,  # entries of `recent` and of `failed`, each of up to sixteen endings
+    "audit_max": 10_000,  # entries of `audit`: weeks of work by hand, some 2 MB
     "begin_ms_min": 1000,  # an entry that begins earlier in the life of its execution does not store when
     "snapshot_bytes_max": 512,  # of an execution in its stream entry: larger ones are loaded
     "snapshot_fields_max": 40,  # of its hash: some sixteen of them are journal entries
@@ -251,9 +270,17 @@ class Keyspace:
     def schedule(self, name: str) -> str:
         return f"{self.tag}schedule:{name}"
 
+    def group(self, name: str) -> str:
+        """That a group is paused."""
+        return f"{self.tag}group:{name}"
+
     def limit(self, name: str) -> str:
         """The numbers of a limit; the beginning of its other keys, too."""
         return f"{self.tag}{NEAR['limits']}{name}"
+
+    def stats(self, minute: str) -> str:
+        """How many executions have ended in a minute since 1970, by function and state."""
+        return f"{self.tag}{NEAR['stats']}{minute}"
 
     def index(self, label: str) -> str:
         """The executions with a label, or by their function, in the order of its values."""
@@ -329,6 +356,11 @@ class Keyspace:
     def failed(self) -> str:
         """The last executions that were rejected, timed out or canceled."""
         return f"{self.tag}failed"
+
+    @property
+    def audit(self) -> str:
+        """What people have done by hand."""
+        return f"{self.tag}audit"
 
 
 def meta_key(namespace: str) -> str:

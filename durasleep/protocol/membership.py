@@ -45,6 +45,8 @@ class Beat:
     """The queues of the group with entries, apart from that of the usual priority."""
     partition: int = 0
     """In which it was sent."""
+    is_paused: bool = False
+    """Whether the group is to take no more executions there."""
 
     def fresh(self, beat_ms: int) -> list[str]:
         """The workers with a recent heartbeat; one that does not say how often it sends them does so every ``beat_ms``.
@@ -60,7 +62,7 @@ class Beat:
 
 
 def _parse_beat(partition: int, answer: list[Any]) -> Beat:
-    seconds, micros, rank, last_wake, last_notified, lost, orders, unnamed, peers, consumers, levels = answer
+    seconds, micros, rank, last_wake, last_notified, lost, orders, unnamed, peers, consumers, levels, paused = answer
     return Beat(
         server_us=int(seconds) * 1_000_000 + int(micros),
         rank=int(rank),
@@ -76,6 +78,7 @@ def _parse_beat(partition: int, answer: list[Any]) -> Beat:
         consumers=[to_text(name) for name in consumers],
         levels=[to_text(queue) for queue in levels],
         partition=partition,
+        is_paused=bool(paused),
     )
 
 
@@ -210,3 +213,11 @@ def read_lost_threads(keys: Keyspace, consumer: str) -> Command[int]:
 def read_functions(keys: Keyspace, consumer: str) -> Command[str]:
     """Which functions a worker has, as it reported with its last heartbeat here; empty if it leaves, or is gone."""
     return Command([b"HGET", keys.worker(consumer).encode(), W["functions"].encode()], to_text)
+
+
+def read_group(keys: Keyspace, consumer: str) -> Command[tuple[str, str]]:
+    """The group that a worker serves, and the schema and features that it knows, by its own report; empty if it is
+    gone.
+    """
+    words = [b"HMGET", keys.worker(consumer).encode(), W["group"].encode(), W["knows"].encode()]
+    return Command(words, lambda values: (to_text(values[0]), to_text(values[1])))

@@ -157,16 +157,18 @@ class Controlled:
 
 
 def control(
-    keys: Keyspace, action: str, id: PromiseId, *, due: Due | None = None, reason: str = ""
+    keys: Keyspace, action: str, id: PromiseId, *, due: Due | None = None, reason: str = "", by: str = ""
 ) -> BatchItem[Controlled]:
-    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``."""
+    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``; ``by`` whom, for the
+    audit.
+    """
     to = route("control", keys)
-    item = to.script.item(action=action, id=id, due=due or "", reason=reason)
+    item = to.script.item(action=action, id=id, due=due or "", reason=reason, by=by)
     return BatchItem(to, item, lambda answer: Controlled(to_text(answer[0]), state_of(answer[1])))
 
 
-def discard_quarantined(keys: Keyspace, name: str) -> BatchItem[bool]:
+def discard_quarantined(keys: Keyspace, name: str, *, by: str = "") -> BatchItem[bool]:
     """Delete a quarantined name; returns whether there was one. NotAllowed for a halted execution."""
     to = route("control", keys)
-    item = to.script.item(action="discard", id=name, due="", reason="")
+    item = to.script.item(action="discard", id=name, due="", reason="", by=by)
     return BatchItem(to, item, lambda answer: answer[0] == b"discarded")

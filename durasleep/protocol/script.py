@@ -17,21 +17,39 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, NEAR, OWN_KEY_NAMES, PLACE, STATE, F, L, S, V, W
+from durasleep.protocol.keys import (
+    DEFAULT,
+    KEY_NAMES,
+    KIND,
+    LIMIT,
+    NEAR,
+    OWN_KEY_NAMES,
+    PLACE,
+    STATE,
+    A,
+    F,
+    G,
+    L,
+    S,
+    V,
+    W,
+)
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
-    *("join", "take", "limits", "index", "hear", "told", "muster", "depart", "adopt"),
+    *("join", "take", "limits", "index", "hear", "told", "muster", "depart", "adopt", "note", "graft"),
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
-_LITERAL = re.compile(r"\b(F|S|W|L|V|STATE|PLACE|KIND|LIMIT|DEFAULT|NEAR)\.(\w+)")
+_LITERAL = re.compile(r"\b(F|S|W|A|G|L|V|STATE|PLACE|KIND|LIMIT|DEFAULT|NEAR)\.(\w+)")
 _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "F": F,
     "S": S,
     "W": W,
     "L": L,
     "V": V,
+    "A": A,
+    "G": G,
     "STATE": {state.value: code for state, code in STATE.items()},
     "PLACE": {place.value: code for place, code in PLACE.items()},
     "KIND": {kind.value: code for kind, code in KIND.items()},

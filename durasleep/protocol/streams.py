@@ -126,7 +126,7 @@ def keep_inbox(inbox: bytes) -> Command[bool]:
 def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> BatchItem[object]:
     """This inbox does not wait for this promise any more."""
     to = route("control", keys)
-    return BatchItem(to, to.script.item(action="unwait", id=id, due="", reason=inbox), bool)
+    return BatchItem(to, to.script.item(action="unwait", id=id, due="", reason=inbox, by=""), bool)
 
 
 def drop_inbox(keys: Keyspace, inbox: str) -> Command[int]:

@@ -7,13 +7,13 @@ never ask such a question do not import them.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from durasleep.query import call_tree, doctor, fsck, limits, partitions, search
+    from durasleep.query import audit, call_tree, doctor, fsck, groups, limits, partitions, search
 
-    __all__ = ["call_tree", "doctor", "fsck", "limits", "partitions", "search"]
+    __all__ = ["audit", "call_tree", "doctor", "fsck", "groups", "limits", "partitions", "search"]
 else:
     from importlib import import_module
 
     def __getattr__(name: str) -> object:
-        if name in ("call_tree", "doctor", "fsck", "limits", "partitions", "search"):
+        if name in ("audit", "call_tree", "doctor", "fsck", "groups", "limits", "partitions", "search"):
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)

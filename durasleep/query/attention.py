@@ -20,7 +20,7 @@ from durasleep.protocol.commit import NOT_KNOWN
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import DEFAULT, Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
-from durasleep.query import search
+from durasleep.query import groups, search
 from durasleep.query.doctor import Diagnosis, Level
 from durasleep.query.search import SearchPage
 
@@ -181,6 +181,23 @@ def _unserved(keyspaces: Keyspaces, _now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
+def paused(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Groups that are paused."""
+    said: list[Diagnosis] = []
+    if not (yield from groups.paused_names(keyspaces)):
+        return said
+    for one in (yield from groups.summarize(keyspaces)):
+        if one.paused_since_ms is not None:
+            since = f"group {one.name!r} was paused {_duration(now_ms - one.paused_since_ms)} ago by {one.paused_by}"
+            count = _count(one.queued, "execution waits there or runs", "executions wait there or run")
+            advice = f"{shlex.join(['durasleep', 'group', 'resume', one.name])} lets its workers go on"
+            said.append(Diagnosis(Level.WARNING, "groups", f"{since}; {count}", advice))
+            if one.unaware:
+                text = f"{', '.join(one.unaware)} of group {one.name!r}: of an earlier version, which knows no pause"
+                said.append(Diagnosis(Level.WARNING, "groups", text, "stop these workers, or replace them"))
+    return said
+
+
 def unknown(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions whose function no worker of their group has: they are tried again at least each minute."""
     due = yield from _members([keys.timers for keys in keyspaces], now_ms + _DEFERRED_MS)
@@ -246,7 +263,7 @@ def overdue(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
-_FACTS: tuple[Fact, ...] = (halted, failed, quarantined, _unserved, unknown, gone, lost_threads, overdue, newer)
+_FACTS: tuple[Fact, ...] = (halted, failed, quarantined, paused, _unserved, unknown, gone, lost_threads, overdue, newer)
 
 
 # -- reading

@@ -26,18 +26,19 @@ NAMED_MAX = 5  # timers in one sentence
 
 
 def apply(
-    keys: Keyspace, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = ""
+    keys: Keyspace, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "", by: str = ""
 ) -> Plan[Controlled]:
-    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``.
+    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``; ``by`` whom, if that is to be
+    kept.
 
     The id of a sleeping execution means the only timer that it waits for. That timer is then controlled by its own id,
     so that a call repeated after a lost answer never ends the next sleep as well.
     """
     when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
-    [answer] = yield [promises.control(keys, action, check_id(id), due=when, reason=reason)]
+    [answer] = yield [promises.control(keys, action, check_id(id), due=when, reason=reason, by=by)]
     controlled = command.unwrap(answer)
     while controlled.word == "closing":  # a long journal is deleted in parts
-        [answer] = yield [promises.control(keys, action, PromiseId(id))]
+        [answer] = yield [promises.control(keys, action, PromiseId(id), by=by)]
         controlled = command.unwrap(answer)
     if controlled.word != "asleep":
         return controlled
@@ -47,7 +48,7 @@ def apply(
     sleeps = [one for one in pending_of(loaded) if one.kind == Kind.TIMER]
     if len(sleeps) != 1:
         raise NotAllowed(f"{id} {_name_sleeps(sleeps)}")
-    [answer] = yield [promises.control(keys, action, PromiseId(sleeps[0].id), due=when, reason=reason)]
+    [answer] = yield [promises.control(keys, action, PromiseId(sleeps[0].id), due=when, reason=reason, by=by)]
     return command.unwrap(answer)
 
 

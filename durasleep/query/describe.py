@@ -16,8 +16,9 @@ from durasleep.errors import (
     RemoteError,
 )
 from durasleep.model import Entry, Kind, Place, PromiseId, Recording, State, group_of, priority_of
-from durasleep.protocol import command, journal
+from durasleep.protocol import command, groups, journal
 from durasleep.protocol.command import Plan
+from durasleep.protocol.groups import Pause
 from durasleep.protocol.journal import Loaded, PromiseRecord
 from durasleep.protocol.keys import Keyspace
 from durasleep.query.circles import describe_circle, find_circle
@@ -91,6 +92,12 @@ class Description:
     """From 1, which comes first, to 5; None if it is no execution."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names and values by which people find it."""
+    paused_since_ms: int | None = None
+    """If it waits for a worker: since when its group is paused; else None."""
+    paused_by: str | None = None
+    """Who has paused the group."""
+    forked_from: str | None = None
+    """The id of the execution whose journal it has begun with, if it is a fork."""
 
     @property
     def deaths(self) -> int:
@@ -114,7 +121,14 @@ def describe(keys_of: Callable[[str], Keyspace], id: PromiseId, codec: Codec) ->
     found = _describe(loaded, worker, halted_ms, codec)
     if loaded.record.place is Place.SUSPENDED and (circle := (yield from find_circle(keys_of, loaded))):
         found = dataclasses.replace(found, reason=describe_circle(circle))
+    if found.status == "queued" and found.group and (paused := (yield from _pause_of(keys, found.group))):
+        found = dataclasses.replace(found, paused_since_ms=paused.since_ms, paused_by=paused.by)
     return found
+
+
+def _pause_of(keys: Keyspace, group: str) -> Plan[Pause | None]:
+    [answer] = yield [groups.read_pause(keys, group)]
+    return answer if isinstance(answer, Pause) else None
 
 
 def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
@@ -136,6 +150,7 @@ def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
         value=record.value,
         unseen=record.unseen,
         entries=tuple(loaded.entries.values()),
+        origins=record.origins,
     )
 
 
@@ -168,6 +183,7 @@ def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) 
         kwargs=kwargs,
         priority=priority_of(record.queue) if is_execution else None,
         labels=read_labels(record.labels),
+        forked_from=record.origins.rpartition("\n")[2].split(" ", 2)[2] if record.origins else None,
     )
 
 

@@ -21,7 +21,7 @@ PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
 _EXPIRING = ("inbox", "stats", "worker", "clock-held", "clock-released", "arriving")
 _OF_USERS = "own"
-_WHOLE = ("functions", "timers", "wake", "workers", "closing", "halted", "recent", "failed", "clock")
+_WHOLE = ("functions", "timers", "wake", "workers", "closing", "halted", "recent", "failed", "audit", "clock")
 """Keys that exist once; their content is checked separately."""
 
 
@@ -118,6 +118,8 @@ def _things(
         match to_text(kind):
             case ("promise" | "schedule" | "waiters" | "run") as known if subject:
                 yield keys, known, subject, b""
+            case "group" if subject:
+                pass
             case "queue" if subject:
                 queues[keys, subject] = None
             case "index" if subject:

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 
 from durasleep.errors import DurasleepError, InvalidId
 from durasleep.model import PromiseId, owner_of
-from durasleep.protocol import membership, server, sorted_sets, streams, timers
+from durasleep.protocol import groups, membership, server, sorted_sets, streams, timers
 from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
+from durasleep.query.groups import paused_names
 from durasleep.query.search import is_quarantined
 
 PAGE = 500  # keys or entries in one read: a millisecond of Redis
 LISTED_MAX = 1_000
 
-_WHOLE = ("timers", "wake", "workers", "closing", "recent", "failed", "clock-held", "clock-released")
+_WHOLE = ("timers", "wake", "workers", "closing", "recent", "failed", "audit", "clock-held", "clock-released")
 """Keys that exist once, and are of no use when everything has left."""
 
 
@@ -36,6 +37,8 @@ class Survey:
     """Executions that wait for a person, and quarantined names."""
     queues: list[tuple[Keyspace, bytes]] = field(default_factory=list[tuple[Keyspace, bytes]])
     """The streams of the queues, and the partition of each."""
+    paused: list[tuple[Keyspace, bytes]] = field(default_factory=list[tuple[Keyspace, bytes]])
+    """The keys of the paused groups, and the partition of each."""
     own: list[str] = field(default_factory=list[str])
     """Keys of ``ctx.key`` and ``app.key``, the first thousand."""
     refused: list[str] = field(default_factory=list[str])
@@ -98,6 +101,8 @@ def _note_key(found: Survey, keyspaces: Keyspaces, key: bytes) -> None:
             found.own.append(to_text(key))
         elif name.startswith(b"queue:"):
             found.queues.append((keys, key))
+        elif name.startswith(b"group:"):
+            found.paused.append((keys, key))
 
 
 def _count(found: Survey, name: str, there: Keyspaces) -> None:
@@ -167,6 +172,45 @@ def home_of(name: str, there: Keyspaces) -> Keyspace:
     return there.of(rest.partition(":")[0]) if kind == "schedule" else there[0]
 
 
+def pauses(keyspaces: Keyspaces, there: Keyspaces) -> Plan[list[Command[bool]]]:
+    """The pauses of groups, for each new partition."""
+    found = yield from groups.read_pauses(keyspaces, (yield from paused_names(keyspaces)))
+    return [
+        command
+        for name, pause in found.items()
+        for keys in there
+        for command in groups.pause(keys, name, pause.since_ms, pause.by)
+    ]
+
+
+def audit(keyspaces: Keyspaces, there: Keyspaces) -> Plan[list[Command[object]]]:
+    """The entries of the audit, in their order, for one new partition."""
+    rows: list[tuple[tuple[int, int], list[bytes]]] = []
+    for keys in keyspaces:
+        entries = yield from _entries(keys.audit.encode())
+        rows += [(streams.instant_of(entry), fields) for entry, fields in entries]
+    found: list[Command[object]] = []
+    latest = (0, 0)
+    for at, fields in sorted(rows)[-LIMIT["audit_max"] :]:
+        latest = at if at > latest else (latest[0], latest[1] + 1)
+        found.append(streams.add_entry(there[0].audit.encode(), b"%d-%d" % latest, fields))
+    return found
+
+
+def _entries(stream: bytes) -> Plan[list[tuple[bytes, list[bytes]]]]:
+    """All entries of a stream, as many as can be read."""
+    found: list[tuple[bytes, list[bytes]]] = []
+    after = b""
+    while True:
+        [page] = yield [streams.list_entries(stream, after=after, count=PAGE)]
+        if isinstance(page, DurasleepError):
+            return found
+        found += page
+        if len(page) < PAGE:
+            return found
+        after = page[-1][0]
+
+
 Recent = tuple[Keyspace, bytes, list[bytes]]
 """The partition, the id and the fields of an entry in the list of the latest endings."""
 
@@ -175,15 +219,8 @@ def endings(keyspaces: Keyspaces, there: Keyspaces, list_name: str) -> Plan[list
     """The entries of ``recent`` or ``failed`` for the new partitions, in their order."""
     rows: list[tuple[tuple[int, int], list[bytes]]] = []
     for keys in keyspaces:
-        after = b""
-        while True:
-            [page] = yield [streams.list_entries(_list_of(keys, list_name), after=after, count=PAGE)]
-            if isinstance(page, DurasleepError):
-                break
-            rows += [(streams.instant_of(entry), fields) for entry, fields in page]
-            if len(page) < PAGE:
-                break
-            after = page[-1][0]
+        entries = yield from _entries(_list_of(keys, list_name))
+        rows += [(streams.instant_of(entry), fields) for entry, fields in entries]
     found: list[Recent] = []
     latest: dict[int, tuple[int, int]] = {}
     for at, fields in sorted(rows):
@@ -228,6 +265,6 @@ def clear(keyspaces: Keyspaces, found: Survey, *, is_empty: bool) -> Plan[None]:
     """Delete what is of no use any more; the list of the halted executions only if all have left."""
     whole = (*_WHOLE, "halted") if is_empty else _WHOLE
     for keys in keyspaces:
-        mine = [queue for owner, queue in found.queues if owner is keys]
+        mine = [key for owner, key in (*found.queues, *found.paused) if owner is keys]
         [deleted] = yield [server.delete([*(f"{keys.tag}{name}".encode() for name in whole), *mine])]
         unwrap(deleted)

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from durasleep import humanize
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import CorruptData, DurasleepError, NotAllowed, NotFound, UsageError
 from durasleep.model import PRIORITY, Entry, Kind, PromiseId, State, group_of, owner_of, priority_of, worker_of
-from durasleep.protocol import indexes, journal, promises, schedules, server, sorted_sets, streams
+from durasleep.protocol import groups, indexes, journal, promises, schedules, server, sorted_sets, streams
 from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import LIMIT, NEAR, Keyspace
@@ -319,6 +320,7 @@ def _sources(
     if statuses & {"queued", "running"}:
         names = yield from queues(keyspaces, group, found)
         sources += (partial(_read_queue, keys, queue) for keys, queue in names)
+        yield from _note_pauses(keyspaces, {group_of(queue) for _, queue in names[:PAGE]}, found)
     if "parked" in statuses:
         sources += (partial(_read_parked, keys, name) for keys, name in (yield from _parked(keyspaces, found)))
     if statuses & {"delayed", "suspended"}:
@@ -334,6 +336,13 @@ def _sources(
     if states:  # schema 1 had only this one
         sources += (partial(_read_endings, keys.recent) for keys in keyspaces)
     return sources
+
+
+def _note_pauses(keyspaces: Keyspaces, names: set[str], found: SearchPage) -> Plan[None]:
+    """Say which of these groups are paused: nothing of them begins."""
+    for name, pause in (yield from groups.read_pauses(keyspaces, names)).items():
+        by = f"{humanize.local(pause.since_ms):%Y-%m-%d %H:%M:%S}, by {pause.by}"
+        found.notes.append(f"group {name} is paused since {by}: durasleep group resume {name}")
 
 
 def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
@@ -431,13 +440,13 @@ def _parked(keyspaces: Keyspaces, found: SearchPage) -> Plan[list[tuple[Keyspace
     return names
 
 
-def discard_quarantined(keyspaces: Keyspaces, name: str) -> Plan[bool]:
+def discard_quarantined(keyspaces: Keyspaces, name: str, *, by: str = "") -> Plan[bool]:
     """Delete a quarantined name, or the only one that begins with this name and ``": "``; returns whether there was
     one.
 
     NotAllowed for a halted execution, and if several names have this beginning.
     """
-    answers = yield [promises.discard_quarantined(keys, name) for keys in keyspaces]
+    answers = yield [promises.discard_quarantined(keys, name, by=by) for keys in keyspaces]
     if any(unwrap(answer) for answer in answers):
         return True
     begun: list[tuple[Keyspace, str]] = []
@@ -446,7 +455,7 @@ def discard_quarantined(keyspaces: Keyspaces, name: str) -> Plan[bool]:
     if len(begun) > 1:
         shown = "; ".join([one for _, one in begun[:SHOWN_MAX]])
         raise NotAllowed(f"{len(begun)} names begin with {name!r}, so give more of the name: {shown}")
-    answers = (yield [promises.discard_quarantined(keys, one) for keys, one in begun]) if begun else []
+    answers = (yield [promises.discard_quarantined(keys, one, by=by) for keys, one in begun]) if begun else []
     return any(unwrap(answer) for answer in answers)
 
 

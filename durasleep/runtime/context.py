@@ -95,6 +95,8 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """From 1, which comes first, to 5."""
     labels: Mapping[str, str] = {}
     """Names and values by which people find it. All that it starts has them, too."""
+    origins: str = ""
+    """Of a fork: who has drawn its random numbers until when, see ``durasleep.query.forking``."""
     own_keys: str = "own:"
     """The beginning of the keys that its transactions may always use, see ``Context.key``."""
     crash_count: int = 0
@@ -597,9 +599,16 @@ class Context:
 
     def _digest(self, what: str) -> bytes:
         number = self._loop.call_numbers().next()
-        return hashlib.blake2b(
-            f"{what}\n{self.info.id}\n{self.info.incarnation}\n{number}".encode(), digest_size=32
-        ).digest()
+        id, incarnation = (self.info.id, self.info.incarnation) if not self.info.origins else self._origin()
+        return hashlib.blake2b(f"{what}\n{id}\n{incarnation}\n{number}".encode(), digest_size=32).digest()
+
+    def _origin(self) -> tuple[str, int]:
+        """Whose random numbers these are, in a fork: what is replayed was drawn by another execution."""
+        for line in self.info.origins.split("\n"):
+            until, incarnation, id = line.split(" ", 2)
+            if self._loop.now_ms <= int(until):
+                return id, int(incarnation)
+        return self.info.id, self.info.incarnation
 
 
 async def run_with_cleanup(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from durasleep.errors import UsageError
 from durasleep.model import group_of
@@ -33,6 +33,9 @@ class Current:
     """The same in every attempt of this task or step, on every worker. It differs for all other calls, and for another
     incarnation of the id. Pass it to services that accept such a key, so that a repeated attempt has its effect
     once."""
+    checkpoint: Any = None
+    """What this task or step has kept last by ``durasleep.checkpoint``, in this attempt or in an earlier one, as plain
+    data; None if there is nothing."""
 
 
 class Source(Protocol):
@@ -57,6 +60,28 @@ def current() -> Current:
     return source()
 
 
+def checkpoint(data: object) -> None:
+    """Keep ``data`` for the next attempt of the running task or step, which finds it in ``current().checkpoint``::
+
+        start = durasleep.current().checkpoint or 0
+        for number in range(start, len(files)):
+            upload(files[number])
+            durasleep.checkpoint(number + 1)
+
+    It returns at once. The worker sends the data within a second, and before the attempt ends; later data replaces it.
+    So after a kill of the worker the last second may be missing. When the step has ended, the data is removed.
+
+    Raises UsageError anywhere else than in a task or step, and for data that cannot be kept: what is no result of a
+    step, either, and more than 32 KiB (PayloadTooLarge).
+    """
+    call = inside()
+    if call is None or call[3] is None:
+        raise UsageError(
+            "durasleep.checkpoint() works only in tasks and steps: the journal of a workflow keeps what it has done"
+        )
+    call[3](data)
+
+
 def describe(
     id: str,
     step: str | None,
@@ -67,6 +92,7 @@ def describe(
     attempt: int,
     deadline_ms: int,
     ends_at: float | None,
+    checkpoint: Any = None,
 ) -> Current:
     """The description of a call; ``deadline_ms`` is that of its execution, 0 for none."""
     ends = [] if ends_at is None else [ends_at]
@@ -80,4 +106,5 @@ def describe(
         attempt=attempt,
         deadline=datetime.fromtimestamp(min(ends), UTC) if ends else None,
         idempotency_key=f"{id}:{incarnation}" if step is None else f"{id}:{incarnation}:{step}",
+        checkpoint=checkpoint,
     )

@@ -80,6 +80,7 @@ def _info(recording: Recording, definition: WorkflowDefinition) -> ExecutionInfo
         created_ms=recording.created_ms,
         begun_ms=recording.begun_ms,
         version=definition.version,
+        origins=recording.origins,
     )
 
 
@@ -137,6 +138,7 @@ def dumps(recording: Recording) -> str:
             "created_ms": recording.created_ms,
             "begun_ms": recording.begun_ms,
             "base": recording.base,
+            "origins": recording.origins,
             "args": _to_text(recording.args),
             "value": _to_text(recording.value),
             "unseen": sorted(recording.unseen),
@@ -160,6 +162,7 @@ def loads(line: str) -> Recording:
             created_ms=int(document["created_ms"]),
             begun_ms=int(document["begun_ms"]),
             base=int(document["base"]),
+            origins=str(document.get("origins", "")),
             args=_from_text(document["args"]),
             value=_from_text(document["value"]),
             unseen=frozenset(str(number) for number in document["unseen"]),

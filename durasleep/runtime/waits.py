@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from durasleep.errors import Stuck
@@ -35,9 +36,9 @@ class Waits:
         self._waiting.pop(key, None)
 
 
-Inside = tuple[Waits, str, Any]
-"""A running task or step: the waits it belongs to, its name, a prefix and its id, and the source of its description,
-see ``durasleep.runtime.current``."""
+Inside = tuple[Waits, str, Any, Callable[[object], None] | None]
+"""A running task or step: the waits it belongs to, its name, a prefix and its id, the source of its description, and
+what keeps a checkpoint, see ``durasleep.runtime.current``."""
 
 # One variable for everything: setting each one costs a step a microsecond or two.
 _inside: contextvars.ContextVar[Inside | None] = contextvars.ContextVar("durasleep_call", default=None)
@@ -62,7 +63,7 @@ class Waiting:
     def __enter__(self) -> Waiting:
         call = inside()
         if call is not None:
-            waits, name, _ = call
+            waits, name, *_ = call
             caller = PromiseId(name.removeprefix(CALLER_PREFIX))
             if is_in_line(caller, self._awaited):
                 raise Stuck(

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, TypeVar, cast
 
 from durasleep.errors import NamespaceMissing, SchemaMismatch, StoreError, StoreUnavailable
-from durasleep.protocol import server, sorted_sets, versions
+from durasleep.protocol import groups, server, sorted_sets, versions
 from durasleep.protocol.command import Reply, to_text
 from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace
 from durasleep.protocol.partitions import PARTITIONS_MAX
@@ -19,7 +19,7 @@ from durasleep.transport.reply_errors import refusal
 
 T = TypeVar("T")
 
-_FEATURES = frozenset((versions.FLOW,))
+_FEATURES = frozenset((versions.FLOW, groups.PAUSE))
 """The features that this version knows. A namespace that needs another one is not served. ``features`` in its meta hash
 has their names, separated by spaces. Each worker reports those that it knows, so that none is used too early."""
 

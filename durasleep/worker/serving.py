@@ -41,6 +41,10 @@ class Serving:
     functions, as those of a worker that stops: it is offered nothing, and counts for nobody as one that stays.
     """
 
+    _is_to_read = False
+    """Whether it reads, or would if the group were not paused."""
+    _is_paused = False
+
     def __init__(
         self,
         store: Store,
@@ -130,20 +134,44 @@ class Serving:
 
     @property
     def is_reading(self) -> bool:
-        return self._reading is not None
+        """Whether it takes executions, or would if the group were not paused."""
+        return self._is_to_read
 
     def begin_reading(self) -> None:
-        """Take executions, if it does not do so already."""
-        if self._reading is None:
+        """Take executions, if it does not do so already; while the group is paused, as soon as it goes on."""
+        self._is_to_read = True
+        if self._is_paused:
+            self._stopped_us = self._stopped_us or monotonic_us()
+            logger.info("group %s is paused: its executions wait%s", self._group, self._where)
+        elif self._reading is None:
             self._stopped_us = None
             self._reading = self._begin("reader", self.read)
 
     async def stop_reading(self) -> None:
         """Take no more executions."""
+        self._is_to_read = False
+        await self._end_reading()
+
+    async def _end_reading(self) -> None:
         reading, self._reading = self._reading, None
         if reading is not None:
             await cancel(reading)
             self._stopped_us = monotonic_us()
+
+    @property
+    def _where(self) -> str:
+        return f" in partition {self.keys.partition}" if self.keys.partitions > 1 else ""
+
+    async def _follow_pause(self) -> None:
+        """Begin or end to read, as the group goes on or is paused."""
+        if not self._is_to_read or self._is_paused == (self._reading is None):
+            return
+        if self._is_paused:
+            await self._end_reading()
+            await self._executor.release_waiting(self.keys.partition)
+        else:
+            logger.info("group %s goes on%s", self._group, self._where)
+        self.begin_reading()
 
     async def end(self) -> None:
         """End all loops."""
@@ -216,6 +244,7 @@ class Serving:
 
     def note_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
         """The answer to a heartbeat, which was sent and received at these times of our own clock."""
+        self._is_paused = beat.is_paused
         if self._beats.qsize() < BEATS_MAX:  # else the event loop is too far behind to judge others
             self._beats.put_nowait((beat, sent_us, received_us))
 
@@ -228,6 +257,7 @@ class Serving:
     async def take_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
         """Follow the answer to one heartbeat."""
         self._clock.observe(beat.server_us, sent_us, received_us)
+        await self._follow_pause()
         self.firer.set_rank(self._rank(beat))
         self.firer.on_wake(beat.last_wake)
         self._executor.on_beat(beat)

@@ -258,13 +258,83 @@ def test_what_a_filter_finds_is_shown_and_done_with_yes(here: Terminal, quick: Q
     done = quick(here, "halt", "--func", "sleep", "--yes")
     assert sorted(lines(done.out)) == sorted(f"{id}: halted" for id in [*ids, "o~2"])
     assert "and 6 more" in done.err
-    assert len(lines(done.err)) == 22
+    assert len(lines(done.err)) == 23
+    assert lines(done.err)[-1] == "halt: 26 done"
     assert listed(here, quick, "--status", "halted").keys() == {*ids, "o~2"}
     done = quick(here, "resume", "--group", "workers", "--yes")
     assert sorted(lines(done.out)) == sorted(f"{id}: resumed" for id in [*ids, "o~2"])
     wait_for(lambda: len(listed(here, quick, "--status", "suspended")) == 27, "all to sleep again")
     assert len(lines(quick(here, "cancel", "--group", "workers", "--force", "--yes").out)) == 27
     assert listed(here, quick) == {}
+
+
+def test_each_verb_says_its_results_as_json(here: Terminal, quick: Quick) -> None:
+    start(here, quick, "a", "b")
+    told = json.loads(quick(here, "halt", "--func", "sleep", "--yes", "--json").out)
+    found = sorted(told.pop("executions"), key=lambda one: one["id"])
+    assert told == {"verb": "halt", "changed": 2, "unchanged": 0, "failed": 0}
+    assert found == [{"id": id, "word": "halted", "error": None} for id in ("a", "b")]
+    done = quick(here, "resume", "a", "a", "nobody", "--json")
+    told = json.loads(done.out)
+    assert (done.code, told["changed"], told["unchanged"], told["failed"]) == (1, 1, 1, 1)
+    assert told["executions"][2] == {"id": "nobody", "word": None, "error": "there is no promise nobody"}
+    nothing = json.loads(quick(here, "retry", "--func", "nothing", "--yes", "--json").out)
+    assert nothing == {"verb": "retry", "changed": 0, "unchanged": 0, "failed": 0, "executions": []}
+
+
+def test_the_audit_says_who_has_done_what(here: Terminal, quick: Quick) -> None:
+    assert quick(here, "audit").err == "There is none.\n"
+    start(here, quick, "a", "b")
+    assert quick(here, "halt", "a", "--by", "ada").code == 0
+    here.environment["DURASLEEP_USER"] = "grace"
+    assert quick(here, "resume", "a").code == 0
+    assert quick(here, "resume", "a").code == 0  # it is not halted: nothing was changed
+    assert quick(here, "cancel", "--func", "sleep", "--force", "--yes").code == 0
+    del here.environment["DURASLEEP_USER"]
+    assert quick(here, "namespace", "release-clock").code == 0
+    told = json.loads(quick(here, "audit", "--json").out)
+    assert [(one["verb"], one["id"], one["word"], one["count"]) for one in told] == [
+        ("release-clock", "", "", None),
+        ("force", "", "", 2),
+        ("resume", "a", "resumed", None),
+        ("halt", "a", "halted", None),
+    ]
+    assert "--func sleep" in told[1]["filter"]
+    assert "@" in told[0]["by"]
+    assert [one["by"] for one in told[1:]] == ["grace", "grace", "ada"]
+    shown = lines(quick(here, "audit", "--limit", "1", "--since", "1h").out)
+    assert len(shown) == 2
+    assert "release-clock" in shown[1]
+    assert quick(here, "audit", "--since", "2999-01-01T00:00Z").err == "There is none.\n"
+    assert quick(here, "halt", "a", "--by", "a\nb").code == 2
+
+
+def test_an_execution_is_forked_before_a_step(here: Terminal, quick: Quick) -> None:
+    start(here, quick, "o", function="order", args=())
+    assert quick(here, "fork", "o", "o2", "--before", "charge", "--by", "ada").out == "o2: forked\n"
+    assert quick(here, "fork", "o", "o2", "--before", "1").out == "o2: forked already\n"
+    again = quick(here, "fork", "o", "o2", "--before", "o~1", "--json")
+    assert json.loads(again.out) == {"id": "o2", "disposition": "attached"}
+    wait_for(lambda: status(here, quick, "o2") == "suspended", "the fork to wait")
+    assert re.search(r"^fork of +o$", quick(here, "get", "o2").out, re.MULTILINE)
+    taken = quick(here, "fork", "o", "o2", "--before", "grace")
+    assert (taken.code, taken.err) == (1, "error: id o2 is in use by something else: nothing was forked\n")
+    [told] = json.loads(quick(here, "audit", "--json").out)
+    assert (told["verb"], told["id"], told["word"], told["by"]) == ("fork", "o2", "of o before charge", "ada")
+
+
+def test_a_group_is_paused_and_goes_on(here: Terminal, quick: Quick) -> None:
+    assert quick(here, "group", "pause", "workers", "--by", "ada").out == "workers: paused\n"
+    assert quick(here, "group", "pause", "workers").out == "workers: paused already\n"
+    [group] = json.loads(quick(here, "group", "ls", "--json").out)
+    assert (group["name"], group["workers"], group["paused_by"]) == ("workers", ["w1"], "ada")
+    assert re.search(r"^workers +0 +since .*, by ada +w1$", quick(here, "group", "ls").out, re.MULTILINE)
+    assert "group 'workers' was paused" in quick(here, "doctor").out
+    assert quick(here, "group", "resume", "workers").out == "workers: resumed\n"
+    told = json.loads(quick(here, "group", "resume", "workers", "--json").out)
+    assert told == {"group": "workers", "word": "not paused", "changed": False}
+    told = json.loads(quick(here, "audit", "--json").out)
+    assert [(one["verb"], one["id"]) for one in told] == [("resume-group", "workers"), ("pause-group", "workers")]
 
 
 def test_data_is_checked_and_mended(here: Terminal, quick: Quick) -> None:

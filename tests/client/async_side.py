@@ -20,7 +20,7 @@ from tests.service.workers import eventually, until
 class NewClient(Protocol):
     """The type of the fixture ``new_client``."""
 
-    def __call__(self, *, settings: Settings = DEFAULTS, group: str = "workers") -> Client: ...
+    def __call__(self, *, settings: Settings = DEFAULTS, group: str = "workers", by: str | None = None) -> Client: ...
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ async def new_client(real_server: Server, namespace: str) -> AsyncIterator[NewCl
     """Makes clients of ``real_server``."""
     made: list[Client] = []
 
-    def make(*, settings: Settings = DEFAULTS, group: str = "workers") -> Client:
-        made.append(Client(real_server.url, namespace=namespace, settings=settings, group=group))
+    def make(*, settings: Settings = DEFAULTS, group: str = "workers", by: str | None = None) -> Client:
+        made.append(Client(real_server.url, namespace=namespace, settings=settings, group=group, by=by))
         return made[-1]
 
     yield make

@@ -22,7 +22,7 @@ from tests.service.workers import LOOK_S, PATIENCE_S
 class NewClient(Protocol):
     """The type of the fixture ``new_client``."""
 
-    def __call__(self, *, settings: Settings = DEFAULTS, group: str = "workers") -> Client: ...
+    def __call__(self, *, settings: Settings = DEFAULTS, group: str = "workers", by: str | None = None) -> Client: ...
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def new_client(real_server: Server, namespace: str) -> Iterator[NewClient]:
     """Makes clients of ``real_server``."""
     made: list[Client] = []
 
-    def make(*, settings: Settings = DEFAULTS, group: str = "workers") -> Client:
-        made.append(Client(real_server.url, namespace=namespace, settings=settings, group=group))
+    def make(*, settings: Settings = DEFAULTS, group: str = "workers", by: str | None = None) -> Client:
+        made.append(Client(real_server.url, namespace=namespace, settings=settings, group=group, by=by))
         return made[-1]
 
     yield make

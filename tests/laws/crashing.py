@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durasleep import Canceled, Context, Durasleep, NotFound, OtherFunction, Retry, TimedOut
+from durasleep import Canceled, Context, Durasleep, NotFound, OtherFunction, Retry, TimedOut, checkpoint, current
 from durasleep.protocol import script
 from durasleep.protocol.partitions import partition_of
 from durasleep.protocol.script import Value
@@ -22,6 +22,8 @@ effects: Counter[str] = Counter()
 
 WRITES = {"commit": "a commit", "create": "what is asked", "hear": "what is heard", "told": "what is told"}
 """Scripts before and after which a worker dies. Only its relays create, in another partition."""
+NOTES = {"note": "a checkpoint"}
+"""A script that only some workflows need, before and after which a worker dies, too."""
 PARTITIONS = 4
 MANY = 300  # timers: more than one script call may start
 
@@ -40,7 +42,7 @@ class Crash:
         """The points passed so far."""
         self.at: int | None = None
         self._fire = script.load("fire", True).sha
-        self._writes = {script.load(name, True).sha: what for name, what in WRITES.items()}
+        self._writes = {script.load(name, True).sha: what for name, what in (WRITES | NOTES).items()}
         self._seen: set[Link] = set()
         self._dead: set[Link] = set()
 
@@ -107,6 +109,17 @@ async def fail_twice(label: str) -> str:
     return label
 
 
+async def go_on(label: str) -> str:
+    """A step in two parts, of which the second one fails at first."""
+    effects[label] += 1
+    if current().checkpoint is None:
+        checkpoint("half")
+        await asyncio.sleep(0)
+    if effects[label] < 2:
+        raise ConnectionError("not yet")
+    return label
+
+
 async def fail(label: str) -> str:
     effects[label] += 1
     raise ValueError(label)
@@ -129,6 +142,11 @@ async def put_off(id: str) -> None:
 
 
 # -- workflows
+
+
+@app.workflow
+async def going_on(ctx: Context) -> str:
+    return await ctx.run(go_on, "goes on", retry=Retry(attempts=5, delay=60, jitter=0))
 
 
 @app.workflow
@@ -420,6 +438,7 @@ ABROAD: dict[Callable[..., Any], str] = {
 
 PROGRAMS: dict[Callable[..., Any], str] = {
     sequence: "['first', 'second']",
+    going_on: "goes on",
     together: "['a', 'b', 'c', 'd', 'e']",
     children: "[1, 2, 3, 4, 5]",
     generations: "5",

@@ -700,5 +700,6 @@ _readers: dict[str, Callable[..., None]] = {
     "waiters": _ignore,
     "recent": _ignore,
     "failed": _ignore,
+    "stats": _ignore,
     "clock": _ignore,
 }

@@ -13,6 +13,7 @@ from durasleep.model import (
     DUE_MS_MAX,
     KEPT_FOR_EVER,
     CancelEntry,
+    Checkpoint,
     CommitAction,
     Kind,
     Mark,
@@ -965,6 +966,8 @@ class Scripts:
                 self.journal(id, number, Entry(Kind.TRANSACTION), State.RESOLVED, TRANSACTED)
             case StartChild():
                 self._start_child(id, op)
+            case Checkpoint():
+                pass  # it settles nothing
             case CancelEntry():
                 raise AssertionError("a tombstone may be written over what is there")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import redis
 
-from durasleep import Context, Durasleep, Settings
+from durasleep import Context, Durasleep, Settings, checkpoint, current
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connector import AnyClient
 
@@ -101,6 +101,18 @@ async def passage(ctx: Context, effects: str, gate: str = "gate") -> str:
     passed = await ctx.run(stand_at, effects, gate)
     await ctx.run(note, effects, f"{ctx.info.id} goes")
     return passed
+
+
+async def keep_and_stand(effects: str) -> Any:
+    """A step that keeps something and stands at a gate; answers what it has found."""
+    found = current().checkpoint
+    checkpoint(7)
+    await stand_at(effects, "gate")
+    return found
+
+
+async def keeping(ctx: Context, effects: str) -> Any:
+    return await ctx.run(keep_and_stand, effects)
 
 
 async def thread_passage(ctx: Context, effects: str, gate: str = "gate") -> str:
@@ -202,6 +214,7 @@ LEFT: list[asyncio.Task[None]] = []
 
 WORKFLOWS: tuple[Callable[..., Coroutine[Any, Any, Any]], ...] = (
     sleeping_workflow,
+    keeping,
     nap,
     passage,
     thread_passage,

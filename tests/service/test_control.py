@@ -112,7 +112,7 @@ async def test_a_wake_repeated_after_its_answers_were_lost_ends_one_sleep_only(
         replies = await exchange(calls, **options)
         for call in calls:
             if "wake" in call:
-                sent[id := call[-3]] += 1
+                sent[id := call[-4]] += 1
                 if id == "twice~1":
                     await eventually(sleeps_again, "the next sleep")
                 if sent[id] == 1:

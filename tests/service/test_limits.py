@@ -66,7 +66,8 @@ def calls_of(keys: str, count: int) -> list[tuple[str, str, int]]:
 async def test_no_limit_is_broken_while_workers_die(new_app: NewApp, inside: Inside) -> None:
     limit = Limit("each", per_key=2, total=8)
     apps = [new_app(settings=QUICK) for _ in range(3)]
-    work = next(limited(app, inside, limit) for app in apps)
+    works = [limited(app, inside, limit) for app in apps]
+    work = works[2]
     calls = calls_of("abcd", 25)
     async with serving(apps[0], "w0") as first, serving(apps[1], "w1") as second:
         inside.gate.clear()
@@ -265,7 +266,7 @@ async def test_while_an_older_version_works_there_are_none_and_then_it_works_no_
         pytest.skip("the history of the repository is not at hand")
     app = new_app()
     work = limited(app, inside, Limit("each", per_key=1))
-    older = await workers.begin("older", package=old).ready()
+    older = await workers.begin("older", package=old, module="older").ready()
     for call in (
         app.rpc("{a}1", work, "a", 1),
         app.options(priority=1).rpc("p", double, 1),
@@ -286,6 +287,6 @@ async def test_while_an_older_version_works_there_are_none_and_then_it_works_no_
 
         await eventually(begun, "the older one to be gone")
         assert await app.get("{a}1").result(30) == "a1"
-        late = workers.begin("late", package=old)
+        late = workers.begin("late", package=old, module="older")
         assert await late.exited() != 0
         assert "needs flow, which this version of durasleep does not know" in late.log()

@@ -16,7 +16,8 @@ from durasleep.client import move as moves
 from durasleep.client.carrier import Report
 from durasleep.client.client import store_of
 from durasleep.errors import SchemaMismatch, StoreUnavailable, UsageError
-from durasleep.protocol import moving, streams
+from durasleep.model import PromiseId
+from durasleep.protocol import moving, promises, streams
 from durasleep.protocol.command import to_text
 from durasleep.protocol.keys import F, S, meta_key
 from durasleep.query.moving import Name
@@ -468,6 +469,24 @@ async def test_lists_show_the_same_as_before(removal: Removal, real_server: Serv
         await new.discard_quarantined(name)
     await new.unschedule("daily")
     await new.cancel("halted")
+
+
+async def test_what_people_have_done_goes_along(removal: Removal) -> None:
+    old = removal.old()
+    await old.rpc("a", quick, "a")
+    for verb, id in (("halt", "a"), ("resume", "a"), ("halt", "a")):
+        store = await store_of(old)
+        await store.call(promises.control(store.keys(id), verb, PromiseId(id), reason="why", by="ada"))
+    await old.pause_group("workers")
+    before, groups = await old.audit(), await old.groups()
+    await removal.move(PARTITIONS)
+    new = removal.new()
+    assert await new.audit() == before
+    assert len(before) == 3
+    found = [(one.name, one.paused_since_ms, one.paused_by) for one in await new.groups()]
+    assert found == [(one.name, one.paused_since_ms, one.paused_by) for one in groups]
+    await new.resume_group("workers")
+    await new.cancel("a")
 
 
 async def _all_done(app: Durasleep, count: int) -> bool:

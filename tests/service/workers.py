@@ -153,10 +153,11 @@ class WorkerProcess:
         app: str,
         options: tuple[str, ...],
         package: Path | None = None,
+        module: str = "functions",
     ) -> None:
         self.name = name
         self._log = log
-        command = [*versions.command(package), "worker", f"tests.service.functions:{app}"]
+        command = [*versions.command(package), "worker", f"tests.service.{module}:{app}"]
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [*command, "--url", url, "--name", name, *options],
@@ -222,10 +223,14 @@ class Workers:
         self._directory = directory
         self._started: list[WorkerProcess] = []
 
-    def begin(self, name: str, *options: str, app: str = "app", package: Path | None = None) -> WorkerProcess:
+    def begin(
+        self, name: str, *options: str, app: str = "app", package: Path | None = None, module: str = "functions"
+    ) -> WorkerProcess:
         """Start a worker, of the version in ``package`` if that is given; await its ``ready()``."""
         log = self._directory / f"{name}-{len(self._started)}.log"
-        worker = WorkerProcess(self._url, self._namespace, name, log, app=app, options=options, package=package)
+        worker = WorkerProcess(
+            self._url, self._namespace, name, log, app=app, options=options, package=package, module=module
+        )
         self._started.append(worker)
         return worker
 

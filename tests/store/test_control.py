@@ -10,6 +10,7 @@ from durasleep.protocol import promises
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.query import control
+from durasleep.query.audit import latest
 from tests.service.workers import eventually
 from tests.store.driver import FAR, OTHER, PAST, Driver, child
 
@@ -33,6 +34,30 @@ async def put(driver: Driver, place: str) -> Lease | None:
             ]
             await driver.commit(lease, outcome, *ops, payload=b"why", due="+3600000")
     return None
+
+
+async def test_what_is_done_by_somebody_is_in_the_audit_if_it_has_changed_anything(driver: Driver) -> None:
+    await driver.create("a")
+    control = promises.control
+    await driver.store.call(control(driver.keys, "halt", PromiseId("a"), reason="why", by="ada"))
+    await driver.store.call(control(driver.keys, "resume", PromiseId("a"), by="grace"))
+    await driver.store.call(control(driver.keys, "resume", PromiseId("a"), by="grace"))
+    await driver.control("halt", "a")  # by nobody
+    with pytest.raises(NotFound):
+        await driver.store.call(control(driver.keys, "halt", PromiseId("b"), by="ada"))
+    found = await driver.store.run(latest(driver.store.keyspaces, limit=10, since=None))
+    assert [(one.by, one.verb, one.id, one.word) for one in found] == [
+        ("grace", "resume", "a", "resumed"),
+        ("ada", "halt", "a", "halted"),
+    ]
+
+
+async def test_an_audit_that_cannot_be_written_fails_nothing(driver: Driver) -> None:
+    await driver.create("a")
+    await driver.redis.set(driver.keys.audit, "of another program", px=60_000)
+    answer = await driver.store.call(promises.control(driver.keys, "halt", PromiseId("a"), by="ada"))
+    assert answer.word == "halted"
+    await driver.redis.delete(driver.keys.audit)
 
 
 PLACES = ("queued", "running", "suspended", "delayed", "retrying", "halted")

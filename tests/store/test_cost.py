@@ -150,6 +150,7 @@ async def test_executions_that_go_on(driver: Driver) -> None:
     assert await cost(driver, lambda: driver.beat(*leases)) == {
         **CALL,
         "zadd": 1,
+        "hget": 1,
         "hset": 1,
         "hmget": COUNT + 1,
         "exists": 2,

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from durasleep.errors import StoreFull, StoreRefused
 from durasleep.model import (
     CancelEntry,
+    Checkpoint,
     CommitAction,
     Disposition,
     Kind,
@@ -21,12 +22,12 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.protocol import membership, promises
+from durasleep.protocol import commit, membership, promises
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
-from durasleep.query import fsck
+from durasleep.query import forking, fsck
 from harness.servers import Server
-from tests.store.driver import FAR, OTHER, Driver, child
+from tests.store.driver import FAR, OTHER, WORKER, Driver, child
 
 ENTRY = LIMIT["full_entry_bytes"] + 2
 """Of a step without a value: its name and how it ended have a byte each."""
@@ -177,3 +178,27 @@ async def test_who_may_not_set_timers_is_told_so_before_anything_is_written(one_
                 await refused.commit(lease, CommitAction.RESOLVE)
         await driver.redis.acl_deluser("refused")
         assert await driver.snapshot() == before
+
+
+async def test_a_checkpoint_waits_and_is_always_removed(driver: Driver) -> None:
+    lease = await driver.start("a")
+    noted = [commit.note(driver.keys, WORKER, lease, "1", "1", payload) for payload in (b"one", b"two")]
+    await driver.store.call(noted[0])
+    await driver.commit(lease, CommitAction.CONTINUE, step(2, LIMIT["full_bytes_max"] - ENTRY))
+    await fill(driver)
+    await driver.commit(lease, CommitAction.CONTINUE, step(3, LIMIT["full_bytes_max"] - ENTRY))
+    before = await driver.snapshot()
+    with pytest.raises(StoreFull, match="the checkpoint of a is not kept yet"):
+        await driver.store.call(noted[1])
+    assert await driver.snapshot() == before
+    await driver.commit(lease, CommitAction.RESOLVE, Checkpoint(Number("1")))
+    assert not await driver.redis.hexists(driver.keys.promise("a"), F["checkpoint"] + "1")
+
+
+async def test_nothing_is_forked(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, step(1, 5))
+    await fill(driver)
+    with pytest.raises(StoreFull, match="b is not forked"):
+        await driver.store.run(forking.fork(driver.store.keys, "a", "b", 1))
+    assert not await driver.redis.exists(driver.keys.promise("b"))

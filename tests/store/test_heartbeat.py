@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from durasleep.errors import CorruptData
 from durasleep.model import CommitAction, Number, PromiseId, StartPromise
-from durasleep.protocol import membership
+from durasleep.protocol import groups, membership
 from durasleep.protocol.keys import LIMIT, F, W
 from harness.servers import Server
 from tests.store.driver import OTHER, WORKER, Driver
@@ -229,3 +229,18 @@ async def test_who_cannot_join_one_queue_joins_none(real_server: Server, namespa
 async def test_before_anybody_served_a_group_a_beat_answers_empty(driver: Driver) -> None:
     beat = await driver.beat(group="nobody")
     assert (beat.consumers, beat.unnamed, beat.lost, beat.rank) == ([], [], [], 0)
+
+
+async def test_a_beat_says_whether_the_group_is_paused(driver: Driver) -> None:
+    assert not (await driver.beat()).is_paused
+    for command in groups.pause(driver.keys, "workers", 5, "ada"):
+        assert await driver.store.call(command)
+    assert (await driver.beat()).is_paused
+    for command in groups.pause(driver.keys, "workers", 9, "grace"):
+        assert not await driver.store.call(command)
+    assert await driver.store.call(groups.read_pause(driver.keys, "workers")) == groups.Pause(5, "ada")
+    assert await driver.store.call(groups.resume(driver.keys, "workers"))
+    assert not (await driver.beat()).is_paused
+    await driver.redis.set(driver.keys.group("workers"), "of another program")
+    assert not (await driver.beat()).is_paused
+    await driver.redis.delete(driver.keys.group("workers"))

@@ -7,13 +7,14 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from durasleep.errors import LimitFull, NotFound, UsageError
 from durasleep.model import CommitAction, Due, Number, PromiseId, StartChild, StartTimer, State, levels_of
 from durasleep.protocol import limits, membership
+from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import L
 from durasleep.protocol.limits import declared_text
 from durasleep.query import fsck
@@ -63,17 +64,15 @@ class Limited(Driver):
         for id in ids:
             await self.commit(leases[PromiseId(id)], CommitAction.RESOLVE)
 
-    async def take_any(self, *, consumer: str = WORKER) -> list[Any]:
+    async def take_any(self, *, consumer: str = WORKER) -> list[Lease]:
         """All leases that a worker holds, with those that it reads now."""
         for queue in levels_of("workers"):
             await self.read(1000, consumer=consumer, queue=queue)
-        found = []
+        found: list[Lease] = []
         for queue in levels_of("workers"):
-            for row in await self.redis.xpending_range(self.keys.queue(queue), "workers", "-", "+", 1000, consumer):
-                [(entry, fields)] = await self.redis.xrange(
-                    self.keys.queue(queue), row["message_id"], row["message_id"]
-                ) or [(None, None)]
-                if entry is not None:
+            stream = self.keys.queue(queue)
+            for row in await self.redis.xpending_range(stream, "workers", "-", "+", 1000, consumer):
+                for entry, fields in await self.redis.xrange(stream, row["message_id"], row["message_id"]):
                     found.append(self.lease(fields[b"i"].decode(), entry.decode(), int(fields[b"e"]), queue=queue))
         return found
 
@@ -398,7 +397,7 @@ class Run:
             await limited.store.call(limits.set_limit(limited.keys, "L", {L[what]: str(value)}))
         else:
             self.has_changed = self.has_changed or what == "reset"
-            await limited.store.call(limits.change_limit(limited.keys, "L", what))
+            await limited.store.call(limits.change_limit(limited.keys, "L", cast("limits.Change", what)))
 
     async def look(self) -> None:
         """The counters say what is true, and no limit is broken."""

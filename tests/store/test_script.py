@@ -19,6 +19,7 @@ from tests.store.driver import Driver
 READS = {
     "COMMAND",
     "EXISTS",
+    "GET",
     "HEXISTS",
     "HGET",
     "HGETALL",
@@ -41,10 +42,11 @@ READS = {
     "ZCARD",
     "ZRANGE",
     "ZRANGEBYSCORE",
+    "ZSCAN",
     "ZSCORE",
 }
 WRITES = {
-    *("DEL", "HDEL", "HSET", "PERSIST", "PEXPIRE", "RENAME", "SADD", "SREM", "UNLINK"),
+    *("DEL", "HDEL", "HSET", "PERSIST", "PEXPIRE", "RENAME", "SADD", "SET", "SREM", "UNLINK"),
     *("XACK", "XADD", "XCLAIM", "XDEL", "XGROUP", "XREADGROUP", "XTRIM", "ZADD", "ZREM"),
 }
 """All of Redis 6.2 that the scripts use; each is older than it, with the options they give."""

@@ -15,6 +15,7 @@ from durasleep.codec import Codec
 from durasleep.model import (
     CANCEL,
     CancelEntry,
+    Checkpoint,
     Due,
     Entry,
     Kind,
@@ -225,7 +226,7 @@ class World:
                 self.commands.extend(commands)
                 payload = b"*%d\n" % len(commands) + b":1\n" * len(commands)
                 self._put(Entry(number, Kind.TRANSACTION, State.RESOLVED, "", self._stamp(), payload=payload))
-            case StepResult():
+            case StepResult() | Checkpoint():
                 raise AssertionError("the runtime makes no step results")
 
     def settle(self, number: str, state: State, value: Any = None) -> Entry:

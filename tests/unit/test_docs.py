@@ -209,7 +209,7 @@ def test_every_finding_of_fsck_has_its_words_and_is_explained() -> None:
 
 def test_everything_that_fsck_checks_has_words() -> None:
     script = (PACKAGE / "protocol" / "lua" / "fsck.lua").read_text()
-    assert CHECKED.keys() == set(re.findall(r"^function checks\.(\w+)", script, re.MULTILINE))
+    assert CHECKED.keys() == set(re.findall(r"^ *function checks\.(\w+)", script, re.MULTILINE))
     assert counted({"entry": 1, "promise": 2_000}) == "2,000 executions and promises, 1 queue entry"
 
 

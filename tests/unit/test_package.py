@@ -54,6 +54,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "Winner",
         "Worker",
         "__version__",
+        "checkpoint",
         "current",
     ]
     assert all(hasattr(durasleep, name) for name in durasleep.__all__)

@@ -1076,3 +1076,14 @@ async def test_nobody_need_wait_for_it(divisor: int, caplog: pytest.LogCaptureFi
     asked.cancel()
     await asyncio.sleep(0)
     assert caplog.messages == []
+
+
+async def test_leases_that_wait_for_a_slot_are_released_when_the_group_is_paused(hand: Hand) -> None:
+    running = await hand.standing("a", "b")
+    await hand.executor.submit(await hand.read("c", "d"))
+    assert len(hand.executor.held()) == 4
+    await hand.executor.release_waiting(hand.driver.keys.partition)
+    assert hand.executor.held() == running
+    await hand.let_go("a", "b")
+    assert hand.ran == ["a", "b"]
+    assert {lease.id for lease in await hand.driver.read(10)} == {"c", "d"}

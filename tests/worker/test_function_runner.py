@@ -149,7 +149,7 @@ async def test_it_knows_whose_call_it_is(runner: Runner, kind: str) -> None:
         return inside(), current().id
 
     fn = in_thread if kind == "sync" else on_loop
-    (waits, name, _), id = await runner.start(fn, **({"delay_s": 0.001} if kind == "later" else {}))
+    (waits, name, *_), id = await runner.start(fn, **({"delay_s": 0.001} if kind == "later" else {}))
     assert waits is runner.code.waits
     assert (name, id) == ("durasleep:a", "a")
     assert runner.about == [None]

@@ -5,14 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration, parse_instant
-from durasleep.cli.options import FunctionOption, GroupFilter, NamespaceOption, StatusOption, UrlOption
+from durasleep.cli.options import (
+    ByOption,
+    FunctionOption,
+    GroupFilter,
+    JsonOption,
+    NamespaceOption,
+    StatusOption,
+    UrlOption,
+)
 from durasleep.cli.output import console, json_values
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
 from durasleep.query.statuses import PENDING_STATUSES
@@ -28,6 +36,7 @@ AT_ONCE = 1_000  # how many calls run at a time
 _PREVIEW_MAX = 20  # of the executions that a filter found: one screen
 
 _ASLEEP = ("suspended", "delayed")
+_UNCHANGED = ("already", "running")  # words of an answer
 
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do it to everything that the filter finds, without asking.")
@@ -43,6 +52,8 @@ class _Verb:
     act: Callable[[Durasleep, str], Awaitable[Controlled]]
     only_roots: bool = False
     """Whether it leaves the children of an execution alone."""
+    audited: str = ""
+    """Its name in the audit, if that is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,9 @@ class _Chosen:
     group: str | None
     function: str | None
     yes: bool
+    as_json: bool
+    by: str
+    """Who does it."""
 
     def check(self, verb: _Verb) -> None:
         """UsageError unless exactly one of the two is given."""
@@ -62,6 +76,34 @@ class _Chosen:
             raise UsageError(f"give IDs or a filter to {verb.name}, not both")
         if not self.ids and not is_filter:
             raise UsageError(f"what to {verb.name}? Give IDs, or a filter: --status, --group or --func")
+
+    def filter(self, statuses: Sequence[str]) -> str:
+        """The filter as options, for the audit."""
+        named = [*(("--status", status) for status in statuses), ("--group", self.group), ("--func", self.function)]
+        return " ".join(f"{option} {value}" for option, value in named if value)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has become of the executions so far."""
+
+    verb: str
+    changed: int = 0
+    unchanged: int = 0
+    """Those that were so already."""
+    failed: int = 0
+    """Those to which it could not be done."""
+    executions: list[dict[str, str | None]] = field(default_factory=list[dict[str, "str | None"]])
+    """Each of them, for --json."""
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return EXIT_FAILED if self.failed else 0
+
+    def __str__(self) -> str:
+        more = [(self.unchanged, "needed no change"), (self.failed, "failed")]
+        return ", ".join([f"{self.changed:,} done", *(f"{count:,} {what}" for count, what in more if count)])
 
 
 @address.explained
@@ -74,6 +116,8 @@ def wake(
     group: GroupFilter = None,
     function: FunctionOption = None,
     yes: YesOption = False,
+    as_json: JsonOption = False,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
@@ -82,7 +126,7 @@ def wake(
     An ID is that of a timer, of a delayed execution, or of an execution that waits for exactly one timer.
     """
     verb = _Verb("wake", _ASLEEP, lambda client, which: client.wake(which))
-    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
 
 
 @address.explained
@@ -101,6 +145,8 @@ def reschedule(
     group: GroupFilter = None,
     function: FunctionOption = None,
     yes: YesOption = False,
+    as_json: JsonOption = False,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
@@ -113,7 +159,7 @@ def reschedule(
         raise UsageError("until when? Give either --at with a time or --in with a duration")
     due = parse_duration(within or "") if at is None else parse_instant(at)
     verb = _Verb("reschedule", _ASLEEP, lambda client, which: client.reschedule(which, due))
-    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
 
 
 @address.explained
@@ -127,12 +173,15 @@ def cancel(
     group: GroupFilter = None,
     function: FunctionOption = None,
     yes: YesOption = False,
+    as_json: JsonOption = False,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
     """Ask an execution to end. Its code gets the cancel at its next await, and may clean up."""
-    verb = _Verb("cancel", PENDING_STATUSES, lambda client, which: client.cancel(which, force=force))
-    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    audited = "force" if force else ""
+    verb = _Verb("cancel", PENDING_STATUSES, lambda client, which: client.cancel(which, force=force), audited=audited)
+    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
 
 
 @address.explained
@@ -147,13 +196,15 @@ def halt(
     group: GroupFilter = None,
     function: FunctionOption = None,
     yes: YesOption = False,
+    as_json: JsonOption = False,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
     """Stop an execution where it is, until it is resumed. Its timers go on."""
     statuses = [status for status in PENDING_STATUSES if status != "halted"]
     verb = _Verb("halt", statuses, lambda client, which: client.halt(which, reason))
-    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
 
 
 @address.explained
@@ -166,12 +217,14 @@ def resume(
     group: GroupFilter = None,
     function: FunctionOption = None,
     yes: YesOption = False,
+    as_json: JsonOption = False,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
     """Let a halted execution go on. Use `durasleep retry` for an execution that has failed."""
     verb = _Verb("resume", ["halted"], lambda client, which: client.resume(which))
-    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
 
 
 @address.explained
@@ -186,6 +239,8 @@ def retry(
     group: GroupFilter = None,
     function: FunctionOption = None,
     yes: YesOption = False,
+    as_json: JsonOption = False,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
@@ -195,7 +250,42 @@ def retry(
     ones. Children run again, too. A child with an id of its own does not: if it has failed, retry it first.
     """
     verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which), only_roots=True)
-    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
+
+
+@address.explained
+def fork(
+    id: Annotated[str, typer.Argument(metavar="ID", help="An execution. It may run, or have ended.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The id of the new execution.")],
+    before: Annotated[
+        str,
+        typer.Option("--before", metavar="STEP", help="The number of a step as `durasleep tree` has it, or its name."),
+    ],
+    as_json: JsonOption = False,
+    by: ByOption = None,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Begin a new execution with what another one had done before a step.
+
+    It has the same function and arguments, and goes on from there with the code that is deployed now. The other one is
+    not changed. If this is interrupted, give the same command again.
+    """
+    import asyncio
+
+    from durasleep.model import Disposition
+
+    client = address.open_client(url, namespace, by=address.find_by(by))
+
+    async def do() -> Disposition | None:
+        async with client:
+            return (await client.fork(id, new, before=before)).disposition
+
+    found = asyncio.run(do())
+    if as_json:
+        json_values.data(json_values.as_json({"id": new, "disposition": str(found)}))
+    else:
+        json_values.data(f"{new}: {'forked' if found is Disposition.CREATED else 'forked already'}")
 
 
 def _control(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
@@ -205,8 +295,11 @@ def _control(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | Non
     from durasleep.query.search import Search
 
     chosen.check(verb)
+    tally = _Tally(verb.name)
     if chosen.ids:
-        return asyncio.run(_control_these(address.open_client(url, namespace), verb, chosen.ids))
+        client = address.open_client(url, namespace, by=chosen.by)
+        asyncio.run(_control_these(client, verb, chosen, tally))
+        return _end(tally, chosen)
     statuses = chosen.status or verb.statuses
     search = Search(status=statuses, group=chosen.group, function=chosen.function, only_roots=verb.only_roots)
     first = asyncio.run(_first_part(address.open_client(url, namespace), search))
@@ -214,13 +307,21 @@ def _control(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | Non
         console.note(note)
     if not first:
         console.note(f"There is nothing to {verb.name}.")
-        return 0
+        return _end(tally, chosen)
     if not _is_meant(
         verb, first, search, chosen.yes
     ):  # asked outside a running loop, where Ctrl-C would not end the question
         console.note("Nothing was done.")
         return EXIT_FAILED
-    return asyncio.run(_control_found(address.open_client(url, namespace), verb, first, search))
+    asyncio.run(_control_found(address.open_client(url, namespace), verb, chosen, tally, first, search))
+    console.note(f"{verb.name}: {tally}")
+    return _end(tally, chosen)
+
+
+def _end(tally: _Tally, chosen: _Chosen) -> int:
+    if chosen.as_json:
+        json_values.data(json_values.as_json(tally))
+    return tally.code
 
 
 async def _first_part(client: Durasleep, search: Search) -> SearchPage:
@@ -240,19 +341,37 @@ async def _next_part(client: Durasleep, search: Search) -> SearchPage:
     return SearchPage()
 
 
-async def _control_found(client: Durasleep, verb: _Verb, found: SearchPage, search: Search) -> int:
-    """Do it in parts, one after the other, so that there may be any number of executions."""
-    code = 0
+async def _control_found(
+    client: Durasleep, verb: _Verb, chosen: _Chosen, tally: _Tally, found: SearchPage, search: Search
+) -> None:
+    """Do it in parts, one after the other, so that there may be any number of executions. The audit has one entry for
+    all of it, also if it does not come to its end.
+    """
     async with client:
-        while found:
-            code = max(code, await _control_all(client, verb, [one.id for one in found]))
-            found = await _next_part(client, search)
-    return code
+        try:
+            with console.progress() as show:
+                while found:
+                    await _control_all(client, verb, [one.id for one in found], chosen, tally, show)
+                    found = await _next_part(client, search)
+        finally:
+            await _note(client, verb, chosen, tally)
 
 
-async def _control_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
+async def _note(client: Durasleep, verb: _Verb, chosen: _Chosen, tally: _Tally) -> None:
+    from durasleep.client.client import store_of
+    from durasleep.protocol import audit
+
+    name, what = verb.audited or verb.name, chosen.filter(chosen.status or verb.statuses)
+    try:
+        store = await store_of(client)
+        await store.call(audit.note(store.keyspaces[0], chosen.by, name, filter=what, count=tally.changed))
+    except DurasleepError as error:
+        console.warning(f"this is not in the audit: {error}")
+
+
+async def _control_these(client: Durasleep, verb: _Verb, chosen: _Chosen, tally: _Tally) -> None:
     async with client:
-        return await _control_all(client, verb, ids)
+        await _control_all(client, verb, chosen.ids or (), chosen, tally)
 
 
 def _is_meant(verb: _Verb, found: SearchPage, search: Search, yes: bool) -> bool:
@@ -272,23 +391,40 @@ def _is_meant(verb: _Verb, found: SearchPage, search: Search, yes: bool) -> bool
     return console.ask(what.capitalize() + "?")
 
 
-async def _control_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
+async def _control_all(
+    client: Durasleep,
+    verb: _Verb,
+    ids: Sequence[str],
+    chosen: _Chosen,
+    tally: _Tally,
+    show: Callable[[str], None] = lambda _: None,
+) -> None:
     import asyncio
 
-    code = 0
     for start in range(0, len(ids), AT_ONCE):
         part = ids[start : start + AT_ONCE]
         answers = await asyncio.gather(*(_control_one(client, verb, id) for id in part))
         for id, answer in zip(part, answers, strict=True):
-            if isinstance(answer, DurasleepError):
-                console.error(str(answer))
-                code = EXIT_FAILED
-            elif other := _other_verb(verb, id, answer):
-                console.error(other)
-                code = EXIT_FAILED
-            else:
-                json_values.data(f"{id}: {_describe(verb, answer)}")
-    return code
+            _count(verb, id, answer, chosen, tally)
+        show(f"{verb.name}: {tally} so far")
+
+
+def _count(verb: _Verb, id: str, answer: Controlled | DurasleepError, chosen: _Chosen, tally: _Tally) -> None:
+    """Say what has happened to one, or keep it for --json."""
+    error = str(answer) if isinstance(answer, DurasleepError) else _other_verb(verb, id, answer)
+    word = None if isinstance(answer, DurasleepError) else answer.word
+    if error:
+        tally.failed += 1
+    elif word in _UNCHANGED:
+        tally.unchanged += 1
+    else:
+        tally.changed += 1
+    if chosen.as_json:
+        tally.executions.append({"id": id, "word": word, "error": error or None})
+    elif error:
+        console.error(error)
+    elif not isinstance(answer, DurasleepError):
+        json_values.data(f"{id}: {_describe(verb, answer)}")
 
 
 async def _control_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | DurasleepError:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from durasleep.cli import address
-from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.options import ByOption, JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, fsck_words, json_values
 
 _EXIT_BROKEN = 1
@@ -18,6 +18,7 @@ _EXIT_BROKEN = 1
 def fsck(
     repair: Annotated[bool, typer.Option("--repair", help="Repair everything that needs no guess.")] = False,
     as_json: JsonOption = False,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
@@ -30,7 +31,7 @@ def fsck(
     from durasleep.cli.output import tables
     from durasleep.query.search import PARTLY_ASKED
 
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=address.find_by(by))
 
     async def fetch() -> int:
         async with client:

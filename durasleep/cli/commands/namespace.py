@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from durasleep.cli import address
-from durasleep.cli.options import NamespaceOption, UrlOption
+from durasleep.cli.options import ByOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
 from durasleep.errors import NotAllowed
 
@@ -34,6 +34,7 @@ def discard(
     names: Annotated[
         list[str], typer.Argument(metavar="NAME", help="A name that `durasleep fsck` shows, or its part before ': '.")
     ],
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
@@ -44,7 +45,7 @@ def discard(
     """
     import asyncio
 
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=address.find_by(by))
 
     async def discard_one(name: str) -> bool:
         try:
@@ -68,7 +69,7 @@ def discard(
 @app.command("release-clock")
 @old_app.command("release-clock")
 @address.explained
-def release_clock(url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+def release_clock(by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """Let timers fire by the clock of Redis, although it is far ahead of the workers' clocks.
 
     Use it if the clock of Redis is right. When that clock jumps ahead, workers fire no timers until somebody confirms
@@ -76,7 +77,7 @@ def release_clock(url: UrlOption = None, namespace: NamespaceOption = None) -> N
     """
     import asyncio
 
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=address.find_by(by))
 
     async def release() -> None:
         async with client:

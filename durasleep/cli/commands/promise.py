@@ -9,7 +9,7 @@ import typer
 
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration
-from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.options import ByOption, JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def resolve(
     id: IdArgument,
     value: ValueOption = None,
     as_json: JsonOption = False,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
@@ -66,7 +67,7 @@ def resolve(
     from durasleep.model import State
 
     result = None if value is None else json_values.read_argument(value)
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=address.find_by(by))
     return asyncio.run(_settle(client, id, State.RESOLVED, lambda: client.promises.resolve(id, result), as_json))
 
 
@@ -76,6 +77,7 @@ def reject(
     id: IdArgument,
     value: ValueOption = None,
     as_json: JsonOption = False,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
@@ -85,21 +87,25 @@ def reject(
     from durasleep.model import State
 
     text = "rejected" if value is None else json_values.as_text(json_values.read_argument(value))
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=address.find_by(by))
     return asyncio.run(_settle(client, id, State.REJECTED, lambda: client.promises.reject(id, text), as_json))
 
 
 @app.command("cancel")
 @address.explained
 def cancel(
-    id: IdArgument, as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None
+    id: IdArgument,
+    as_json: JsonOption = False,
+    by: ByOption = None,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
 ) -> int:
     """Cancel a promise."""
     import asyncio
 
     from durasleep.model import State
 
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=address.find_by(by))
     return asyncio.run(_settle(client, id, State.CANCELED, lambda: client.promises.cancel(id), as_json))
 
 

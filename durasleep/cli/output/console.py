@@ -27,6 +27,7 @@ STATUS_STYLE = {
 }
 STATE_STYLE = {"resolved": "green", "rejected": "bold red", "canceled": "yellow", "timedout": "yellow"}
 
+_PROGRESS_S = 10.0
 _SHOWN_VALUE_MAX = 2_000  # characters of a value in a table; --json prints it all
 
 
@@ -118,6 +119,24 @@ def waiting(text: str) -> Generator[Callable[[str], None]]:
 
     with _err().status(escape(text)) as status:
         yield lambda text: status.update(escape(text))
+
+
+@contextmanager
+def progress() -> Generator[Callable[[str], None]]:
+    """Shows how far a long command has come: in place on a terminal, elsewhere a line at most each ten seconds."""
+    if sys.stderr.isatty():
+        with waiting("") as update:
+            yield update
+        return
+    shown_at = time.monotonic()
+
+    def show(text: str) -> None:
+        nonlocal shown_at
+        if time.monotonic() - shown_at > _PROGRESS_S:
+            shown_at = time.monotonic()
+            note(text)
+
+    yield show
 
 
 def _ignore(text: str) -> None:
@@ -212,7 +231,9 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
         ("kind", None if is_execution else description.kind, ""),
         ("group", description.group, ""),
         ("worker", description.worker, ""),
+        ("paused", _pause(description), "yellow"),
         ("called with", _arguments(description) if with_values else None, ""),
+        ("fork of", description.forked_from, ""),
         ("created", instant(description.created_at_ms), ""),
         ("since", instant(description.since_ms) if is_pending else None, ""),
         ("due" if description.kind == "timer" else "timeout", _instant_or_none(description.timeout_at_ms), ""),
@@ -232,6 +253,13 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
         rows.append(("failed" if index == 0 else "", line, ""))
     rows.append(("traceback", description.traceback, "dim"))
     return [(name, value, style) for name, value, style in rows if value is not None]
+
+
+def _pause(description: Description) -> str | None:
+    if description.paused_since_ms is None:
+        return None
+    by = f"since {instant(description.paused_since_ms)}, by {description.paused_by}"
+    return f"its group, {by}: `durasleep group resume {description.group}` lets it go on"
 
 
 def _arguments(description: Description) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 FINDINGS = {
     "aside": "quarantined",
+    "checkpoint": "left checkpoint",
     "client": "waiting client is gone",
     "closing": "nothing to close",
     "corrupt": "broken data",

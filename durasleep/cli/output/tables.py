@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from durasleep import humanize
 from durasleep.cli.output import console
 from durasleep.cli.output.fsck_words import FINDINGS
+from durasleep.query.audit import AuditEntry
 from durasleep.query.call_tree import Node, Tree
 from durasleep.query.fsck import Finding
+from durasleep.query.groups import GroupSummary
 from durasleep.query.limits import LimitSummary
 from durasleep.query.partitions import PartitionSummary
 from durasleep.query.search import DueItem, Summary
@@ -119,6 +121,40 @@ def _node_of(one: PartitionSummary) -> str:
     if not one.answers:
         return f"{one.node}, does not answer"
     return f"{one.node}, moving to {one.moving_to}" if one.moving_to else one.node
+
+
+def groups(found: Sequence[GroupSummary]) -> None:
+    """Groups, one a line."""
+    rows: list[list[Cell]] = []
+    for one in found:
+        since = f"since {console.instant(one.paused_since_ms)}, by {one.paused_by}" if one.paused_since_ms else ""
+        workers = ", ".join(one.workers)
+        rows.append(
+            [
+                (one.name, "bold"),
+                (f"{one.queued:,}", ""),
+                (since, "yellow"),
+                (workers or "none", "" if workers else "yellow"),
+            ]
+        )
+    _print(["GROUP", "QUEUED", "PAUSED", "WORKERS"], rows, spare=())
+
+
+def audit(found: Sequence[AuditEntry]) -> None:
+    """What was done by hand, one a line."""
+    rows: list[list[Cell]] = []
+    for one in found:
+        result = one.word if one.count is None else f"{one.count:,} changed"
+        rows.append(
+            [
+                (console.instant(one.at_ms), "dim"),
+                (one.by, "bold"),
+                (one.verb, ""),
+                (one.id or one.filter, ""),
+                (result, ""),
+            ]
+        )
+    _print(["WHEN", "BY", "VERB", "WHAT", "RESULT"], rows, spare=("RESULT",))
 
 
 def findings(found: Sequence[Finding]) -> None:

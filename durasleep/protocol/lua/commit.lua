@@ -559,6 +559,20 @@ function seldom()
     put_entry(record, number, write_entry({ kind = kind, state = STATE.resolved, name = name }, ''))
   end
 
+  function checks.checkpoint(_, op)
+    if ARGV[op] ~= '3' then error('INVALID checkpoint', 0) end
+  end
+
+  -- What the next attempt of a step is to find, see note.lua; nothing if there is none.
+  function apply.checkpoint(record, op)
+    local number, payload = unpack(ARGV, op + 2, op + 3)
+    if payload == '' then
+      drop(record, F.checkpoint .. number)
+    else
+      put(record, F.checkpoint .. number, payload)
+    end
+  end
+
   function checks.transaction(record, op)
     check_transaction(record.id, op + 3, op + ARGV[op])
   end
@@ -672,7 +686,7 @@ function seldom()
     if not old then set_run_apart(record) end
     leave(record)
     for i = 1, old and #old or 0, 2 do
-      if string.find(old[i], '^%d') then drop(record, old[i]) end
+      if string.find(old[i], '^' .. F.checkpoint .. '?%d') then drop(record, old[i]) end
     end
     record.unseen = ''
     drop(record, F.lacking) -- the next run may be of another version
@@ -703,7 +717,8 @@ function seldom()
     local grown, may_pass = before, #payload <= (is_ending and LIMIT.full_value_bytes_max or LIMIT.full_bytes_max)
     while op <= stop do
       local kind, size = ARGV[op + 1], tonumber(ARGV[op])
-      if kind ~= 'cancel' and not record.known[ARGV[op + 2]] then
+      local frees = kind == 'cancel' or kind == 'checkpoint' and ARGV[op + 3] == ''
+      if not (frees or record.known[ARGV[op + 2]]) then
         grown = grown + LIMIT.full_entry_bytes
         for i = op + 3, op + size do
           grown = grown + #ARGV[i]

@@ -1,10 +1,12 @@
 -- What a person does to a pending promise: wake, reschedule, cancel, force, halt, resume; and to a failed one: retry.
 -- Answers per item: a word for what happened, and the state. "asleep" means that nothing happened: an execution is
 -- woken or moved through the timers it waits for, each under its own id, so that a repeat never changes the next timer.
+-- `by` says who does it; empty if that is not to be kept.
 -- @include keys
 -- @include each_item
 -- @include due_at
 -- @include find
+-- @include tag
 
 redis.call('ZREM', timers, '') -- control works while Redis is full
 
@@ -150,6 +152,8 @@ local function forget_journal(record)
         if entry and entry.kind == KIND.child and entry.child_id == '' then close_later(record.id .. '~' .. number) end
         drop(record, number)
         spend(#raw, 1)
+      elseif string.find(number, '^' .. F.checkpoint .. '%d') then
+        drop(record, number)
       end
     end
     save(record)
@@ -164,6 +168,7 @@ local ENDED = {
   F.value,
   F.created,
   F.begun,
+  F.origins,
   F.base,
   F.family,
   F.unseen,
@@ -230,10 +235,22 @@ function actions.discard(name)
   return { word, STATE.resolved }
 end
 
+local audit = tag .. 'audit'
+local NOTHING = { already = true, running = true, asleep = true, closing = true } -- was changed
+
+-- Keeps what a person has done, with what was done itself. It never fails that.
+local function note_manual(by, action, id, word)
+  if NOTHING[word] or not is_a(audit, 'stream') then return end
+  local words = { A.by, by, A.verb, action, A.id, id, A.word, word }
+  pcall(redis.call, 'XADD', audit, 'MAXLEN', '~', LIMIT.audit_max, '*', unpack(words))
+end
+
 local function control(at)
-  local action, id, due, reason = unpack(ARGV, at + 1, at + 4)
+  local action, id, due, reason, by = unpack(ARGV, at + 1, at + 5)
   if not actions[action] then error('INVALID action ' .. action, 0) end
-  return actions[action](id, due, reason)
+  local answer = actions[action](id, due, reason)
+  if by ~= '' then note_manual(by, action, id, answer[1]) end
+  return answer
 end
 
 local answers = each_item(1, control)

@@ -238,10 +238,21 @@ end
 
 local checks = {}
 
+-- A step that has resolved has no further attempt.
+local function check_checkpoint(record, number)
+  local entry = read_entry(redis.call('HGET', record.key, number) or nil)
+  if not entry or entry.state ~= STATE.resolved then return end
+  found('checkpoint', record.id .. '~' .. number, 'has resolved, but its checkpoint is still kept', function()
+    redis.call('HDEL', record.key, F.checkpoint .. number)
+  end)
+end
+
 -- Checks the entries among some fields of an execution; answers how many are pending.
 local function check_entries(record, fields)
   local pending = 0
   for i = 1, #fields, 2 do
+    local noted = string.match(fields[i], '^' .. F.checkpoint .. '(%d[%d.]*)$')
+    if noted then check_checkpoint(record, noted) end
     local is_entry = string.find(fields[i], '^%d')
     if is_entry and check_entry(record, fields[i], fields[i + 1]) then pending = pending + 1 end
   end

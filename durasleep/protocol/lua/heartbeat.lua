@@ -3,7 +3,7 @@
 -- `held` follows as triples of queue, entry and id. Answers: seconds and microseconds of the server's clock, rank, last
 -- ids of `wake` and of the worker's inbox, lost leases (queue and entry), the order of its executions (id and stamp),
 -- entries that are pending to it but not named (queue and entry), the workers (name, beat, connection, ms between two
--- beats), the group's consumers, the queues of other levels with entries.
+-- beats), the group's consumers, the queues of other levels with entries, "1" if the group is paused.
 -- @include keys
 -- @include record
 -- @include holder
@@ -11,6 +11,7 @@
 -- @include last_id
 -- @include check_type
 -- @include now
+-- @include tag
 local consumer, group, client, info, knows, ttl_ms, beat_ms, functions, lost_threads = unpack(ARGV, 1, 9)
 
 redis.call('ZREM', timers, '') -- a worker sends heartbeats on a full Redis, too
@@ -126,6 +127,8 @@ if redis.call('ZCARD', workers) > LIMIT.workers_max then
 end
 in_chunks(gone, 'ZREM', workers)
 
+local paused = redis.pcall('HGET', tag .. 'group:' .. group, G.since)
+
 return {
   clock[1],
   clock[2],
@@ -138,4 +141,5 @@ return {
   peers,
   consumers,
   levels,
+  type(paused) == 'string' and '1' or '',
 }

@@ -54,6 +54,7 @@ local function add_record(answer, key)
     F.unseen,
     F.base,
     F.begun,
+    F.origins,
     F.value,
     F.settled,
   }

@@ -161,6 +161,11 @@ class Commits:
             open=open,
         )
 
+    def note(self, lease: Lease, noted: Sequence[tuple[str, str, bytes]]) -> asyncio.Future[list[Any]]:
+        """Keep checkpoints of running attempts: the number of each, that of its first attempt, and the data."""
+        keys, consumer = self.keys(lease), self.consumer
+        return self._store.ask([commit.note(keys, consumer, lease, *one) for one in noted])
+
     def parts(self, ops: Sequence[Op]) -> Sequence[Sequence[Op]]:
         """The ops, as many in each part as one script call may do; at least one part."""
         return batching.split_ops(ops, self._settings) if len(ops) > 1 else (ops,)

@@ -257,6 +257,14 @@ class Executor:
             self._release_waiting(too_long, unless_alone=True)
         self._late = {entry_key for entry_key in self._late if entry_key[0] != partition}.union(late)
 
+    async def release_waiting(self, partition: int) -> None:
+        """Release the leases of a partition that have no slot yet: they are not to begin now."""
+        waiting = [entry_key for entry_key in self._waiting if entry_key[0] == partition]
+        for entry_key in waiting:
+            del self._waiting[entry_key]
+        for entry_key in waiting:
+            await self.release_entry(entry_key)
+
     def _begin_waiting(self) -> None:
         """There is a slot for a waiting lease."""
         to_load: list[HeldExecution] = []
@@ -612,7 +620,7 @@ def _loaded_of(page: Page | BaseException) -> Loaded | None:
     """The execution, if one page has all of it; None if it must be loaded in another way."""
     if isinstance(page, BaseException) or page.record is None or page.cursor:
         return None
-    return journal.loaded_of(page.record, page.entries)
+    return journal.loaded_of(page.record, page)
 
 
 def call_outside_task(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:

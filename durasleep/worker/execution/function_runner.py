@@ -20,6 +20,7 @@ from durasleep.runtime.current import Current
 from durasleep.runtime.definition import Overrides, step_name_of
 from durasleep.runtime.journal import StepCall
 from durasleep.runtime.waits import CALLER_PREFIX, Inside, Waits, enter
+from durasleep.worker.execution.checkpoints import Keeping
 from durasleep.worker.execution.threads import NotBegun, Threads
 
 logger = logging.getLogger("durasleep")
@@ -48,17 +49,18 @@ class FunctionRunner:
         kwargs: dict[str, Any],
         *,
         about: current.Source,
+        keep: Callable[[object], None] | None = None,
         timeout_s: float | None = None,
         delay_s: float = 0.0,
         name: str,
     ) -> asyncio.Task[Any]:
         """Begin a call of ``fn`` after ``delay_s``; the result is its value or error. ``about`` describes the call to
-        the function. Its ``name``: see ``Inside``.
+        the function, ``keep`` keeps its checkpoints. Its ``name``: see ``Inside``.
 
         The error is a TimeoutError if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
         KeyboardInterrupt, and NotBegun if the worker leaves before it has begun.
         """
-        stand_in, inside = self._stand_in(fn), (self.waits, name, about)
+        stand_in, inside = self._stand_in(fn), (self.waits, name, about, keep)
         if not _is_async(stand_in):
             call = self._call_sync(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
         elif timeout_s is None and not delay_s:
@@ -67,13 +69,15 @@ class FunctionRunner:
             call = self._call_async_later(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
         return asyncio.get_running_loop().create_task(call, name=name)
 
-    def start_step(self, call: StepCall, record: PromiseRecord) -> asyncio.Task[Any]:
-        """Begin a step of an execution."""
+    def start_step(self, call: StepCall, record: PromiseRecord, work: Keeping | None = None) -> asyncio.Task[Any]:
+        """Begin a step of an execution; ``work`` has its checkpoints."""
+        step = _Step(call, record, work, self._codec)
         return self.start(
             call.fn,
             call.args,
             call.kwargs,
-            about=partial(_about_step, call, record),
+            about=step.describe,
+            keep=step.keep,
             timeout_s=call.timeout_s,
             delay_s=call.delay_s,
             name=f"{CALLER_PREFIX}{record.id}~{call.number}",
@@ -92,7 +96,7 @@ class FunctionRunner:
         retried = None if call.retry is None else call.retry.wants(failure, call.attempt)
         # A CancelledError of its own is reported as it is: for the workflow, nobody canceled it.
         payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"), retried=retried)
-        return StepResult(call.number, call.name, State.REJECTED, payload, begun_ms)
+        return StepResult(call.number, call.name, State.REJECTED, payload, begun_ms, is_retried=bool(retried))
 
     def _stand_in(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         try:
@@ -178,28 +182,54 @@ async def _call_async(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[
 
 
 async def _within(timeout_s: float, name: str, inside: Inside, call: Callable[[Inside], Awaitable[Any]]) -> Any:
-    waits, caller, source = inside
+    waits, caller, source, keep = inside
     deadline = asyncio.timeout(timeout_s)
     try:
         async with deadline:
-            return await call((waits, caller, partial(source, ends_at=time.time() + timeout_s)))
+            return await call((waits, caller, partial(source, ends_at=time.time() + timeout_s), keep))
     except TimeoutError as error:
         if not deadline.expired():
             raise
         raise TimeoutError(f"{name} took longer than {timeout_s:g} s") from error
 
 
-def _about_step(call: StepCall, record: PromiseRecord, *, ends_at: float | None = None) -> Current:
-    return current.describe(
-        record.id,
-        call.first or call.number,
-        function=call.name,
-        queue=record.queue,
-        incarnation=record.incarnation,
-        attempt=call.attempt,
-        deadline_ms=record.deadline_ms,
-        ends_at=ends_at,
-    )
+class _Step:
+    """A running step, as its function can see it."""
+
+    __slots__ = ("_call", "_codec", "_loop", "_record", "_work")
+
+    def __init__(self, call: StepCall, record: PromiseRecord, work: Keeping | None, codec: Codec) -> None:
+        self._call = call
+        self._record = record
+        self._work = work
+        self._codec = codec
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def _first(self) -> str:
+        return self._call.first or self._call.number
+
+    def describe(self, *, ends_at: float | None = None) -> Current:
+        """See ``durasleep.runtime.current``."""
+        call, record = self._call, self._record
+        keeper = None if self._work is None else self._work.checkpoints
+        return current.describe(
+            record.id,
+            self._first,
+            function=call.name,
+            queue=record.queue,
+            incarnation=record.incarnation,
+            attempt=call.attempt,
+            deadline_ms=record.deadline_ms,
+            ends_at=ends_at,
+            checkpoint=None if keeper is None else keeper.read(self._first, self._codec),
+        )
+
+    def keep(self, data: object) -> None:
+        """See ``durasleep.checkpoint``."""
+        if self._work is not None:
+            keeper = self._work.keeper(self._loop)
+            keeper.keep(self._call.number, self._first, data, f"step {self._call.name}", self._codec)
 
 
 def _not_ours(error: BaseException) -> RuntimeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -22,6 +22,7 @@ from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
 from durasleep.runtime.retry import failure_of
 from durasleep.runtime.waits import CALLER_PREFIX
+from durasleep.worker.execution.checkpoints import MAKING, Keeper
 from durasleep.worker.execution.commits import Commits
 from durasleep.worker.execution.execution_log import describe_since
 from durasleep.worker.execution.function_runner import FunctionRunner, as_exception, note_stopped
@@ -33,6 +34,8 @@ logger = logging.getLogger("durasleep")
 
 ATTEMPT = Number("1")
 """The number of the running attempt, among the steps of its execution."""
+FIRST = "1"
+"""By this number the checkpoint of a task is named: that of its first attempt."""
 _stamp = attrgetter("stamp")
 _WORDS = {CommitAction.RESOLVE: "resolved", CommitAction.CANCEL: "canceled"}
 
@@ -103,6 +106,7 @@ class Task:
         "_is_ending",
         "_is_open",
         "_kwargs",
+        "_loop",
         "_number",
         "_running",
         "_said",
@@ -110,6 +114,7 @@ class Task:
         "_seen_number",
         "_sent",
         "_wait_s",
+        "checkpoints",
     )
 
     _args: Sequence[Any]
@@ -123,6 +128,8 @@ class Task:
         self._head = loaded.record
         self._definition = definition
         self._number = 1
+        self._loop = asyncio.get_running_loop()
+        self.checkpoints = self._make_keeper(loaded.checkpoints) if loaded.checkpoints else None
         self._is_open = False
         self._is_canceled = False
         self._seen, self._seen_number = 0, ""
@@ -161,14 +168,21 @@ class Task:
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
         name = f"{CALLER_PREFIX}{running.lease.id}"
         task = self._all.code.start(
-            definition.fn, args, kwargs, about=self.about, timeout_s=timeout_s, delay_s=delay_s, name=name
+            definition.fn,
+            args,
+            kwargs,
+            about=self.about,
+            keep=self.keep,
+            timeout_s=timeout_s,
+            delay_s=delay_s,
+            name=name,
         )
         running.steps[ATTEMPT] = task
         task.add_done_callback(self._end_attempt)
 
     def about(self, *, ends_at: float | None = None) -> Current:
         """The description of the running attempt, for its function."""
-        record = self._head
+        record, keeper = self._head, self.checkpoints
         return describe(
             record.id,
             None,
@@ -178,7 +192,25 @@ class Task:
             attempt=self._number,
             deadline_ms=record.deadline_ms,
             ends_at=ends_at,
+            checkpoint=None if keeper is None else keeper.read(FIRST, self._all.codec),
         )
+
+    def keep(self, data: object) -> None:
+        """Keep data for the next attempt, for the function of the running one."""
+        with MAKING:
+            if self.checkpoints is None:
+                self.checkpoints = self._make_keeper()
+        self.checkpoints.keep(self._attempt, FIRST, data, f"task {self._definition.name}", self._all.codec)
+
+    def _make_keeper(self, kept: Mapping[str, bytes] | None = None) -> Keeper:
+        return Keeper(self._all.commits, self._running.lease, self._is_running, self._loop, kept)
+
+    @property
+    def _attempt(self) -> Number:
+        return Number(str(self._number))
+
+    def _is_running(self, number: Number) -> bool:
+        return number == self._attempt and ATTEMPT in self._running.steps
 
     def _end_attempt(self, task: asyncio.Task[Any]) -> None:
         running, codec = self._running, self._all.codec
@@ -216,6 +248,8 @@ class Task:
         logger.warning("%s: %s; next in %s", running.lease.id, said, humanize.describe_ms(delay_ms))
         number = Number(str(self._number))
         running.ops += (StepResult(number, self._definition.name, State.REJECTED, payload, self._begun_ms),)
+        if self.checkpoints is not None:
+            running.ops += self.checkpoints.end(FIRST, is_retried=True)
         self._number += 1
         if delay_ms >= TIMER_MS_MIN or self._all.code.is_leaving:
             self._end = (CommitAction.RETRY, said.encode(), f"+{delay_ms}")
@@ -232,6 +266,8 @@ class Task:
         """It is over."""
         self._end = (outcome, payload, "")
         self._said = said
+        if self.checkpoints is not None and outcome is not CommitAction.HALT:
+            self._running.ops += self.checkpoints.end(FIRST, is_retried=False)
         self._all.commits.due(self._running)
 
     # -- its commits
@@ -311,3 +347,5 @@ class Task:
 
     def close(self) -> None:
         """Nothing of it is left in memory."""
+        if self.checkpoints is not None:
+            self.checkpoints.close()

@@ -7,8 +7,9 @@ A sleeper with a short journal is not kept: a replay costs less than the memory.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from durasleep.model import PromiseId
 from durasleep.runtime.activation import Activation
@@ -29,6 +30,8 @@ class CachedWorkflow:
     incarnation: int
     size_bytes: int
     until: float
+    checkpoints: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """What its steps have kept for their next attempts."""
 
 
 class WorkflowCache:
@@ -40,7 +43,16 @@ class WorkflowCache:
         self._kept: dict[PromiseId, CachedWorkflow] = {}  # the oldest first
         self._bytes = 0
 
-    def put(self, id: PromiseId, activation: Activation, log: ExecutionLog, *, epoch: int, incarnation: int) -> bool:
+    def put(
+        self,
+        id: PromiseId,
+        activation: Activation,
+        log: ExecutionLog,
+        *,
+        epoch: int,
+        incarnation: int,
+        checkpoints: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> bool:
         """Keep a workflow that was just suspended; false if that does not pay."""
         settings, size = self._settings, activation.size
         if settings.always_suspend or size < settings.kept_entries_min:
@@ -51,7 +63,8 @@ class WorkflowCache:
         if id in self._kept:  # it was woken before its commit was answered, and begun again
             self.drop(id)
         now = time.monotonic()
-        self._kept[id] = CachedWorkflow(activation, log, epoch, incarnation, size_bytes, now + settings.kept_s)
+        until = now + settings.kept_s
+        self._kept[id] = CachedWorkflow(activation, log, epoch, incarnation, size_bytes, until, checkpoints)
         self._bytes += size_bytes
         while len(self._kept) > settings.kept_max or self._bytes > settings.kept_bytes_max:
             self.drop(next(iter(self._kept)))

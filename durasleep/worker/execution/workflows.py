@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import Fenced
-from durasleep.model import CommitAction, Entry, Number, Op, StepResult, group_of, priority_of, root_of
+from durasleep.model import Checkpoint, CommitAction, Entry, Number, Op, StepResult, group_of, priority_of, root_of
 from durasleep.protocol import commit
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
@@ -27,6 +27,7 @@ from durasleep.runtime.journal import StepCall
 from durasleep.runtime.outcome import CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved, WorkflowOutcome
 from durasleep.settings import Settings
 from durasleep.traits import read_labels
+from durasleep.worker.execution.checkpoints import MAKING, Keeper
 from durasleep.worker.execution.commits import Commits
 from durasleep.worker.execution.execution_log import ExecutionLog
 from durasleep.worker.execution.function_runner import FunctionRunner, note_stopped
@@ -93,6 +94,8 @@ class Workflows:
         )
         work = running.work = ActiveWorkflow(self, running, record, ExecutionLog(record.id, entries), activation)
         running.order = record.order
+        if loaded.checkpoints:
+            work.checkpoints = work.make_keeper(asyncio.get_running_loop(), loaded.checkpoints)
         work.drive(began, activation.start, entries, record.unseen)
 
     def wake(self, running: HeldExecution, loaded: Loaded | None) -> bool:
@@ -113,6 +116,8 @@ class Workflows:
         kept.log.wake(loaded.entries)
         work = running.work = ActiveWorkflow(self, running, loaded.record, kept.log, kept.activation)
         running.order = loaded.record.order
+        if kept.checkpoints:
+            work.checkpoints = work.make_keeper(asyncio.get_running_loop(), kept.checkpoints)
         work.drive(began, kept.activation.feed, loaded.entries.values())
         return True
 
@@ -143,6 +148,8 @@ class Workflows:
             logger.error("%d tasks of workflows did not end: restart this worker", self._leaked)
 
 
+_LAST = (CommitAction.RESOLVE, CommitAction.REJECT, CommitAction.CANCEL, CommitAction.CONTINUE_AS_NEW)
+"""After these, no attempt of a step follows."""
 _NOTHING = Progress((), (), (), waiting=False, outcome=None)
 
 
@@ -178,6 +185,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     """Steps that begin when the ops beside them have been committed, because they may refer to them."""
     is_released: bool = False
     """Whether it goes on in another worker, when its running steps have ended."""
+    checkpoints: Keeper | None = None
+    """What its steps keep for their next attempts; None as long as that is nothing."""
 
     # -- its code
 
@@ -241,6 +250,18 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if running.ops or running.has_unseen or has_ended or not running.steps:
             self.workflows.commits.due(running)
 
+    def keeper(self, loop: asyncio.AbstractEventLoop) -> Keeper:
+        """See ``Keeping``."""
+        with MAKING:
+            if self.checkpoints is None:
+                self.checkpoints = self.make_keeper(loop)
+            return self.checkpoints
+
+    def make_keeper(self, loop: asyncio.AbstractEventLoop, kept: Mapping[str, bytes] | None = None) -> Keeper:
+        """The checkpoints of its steps; ``kept`` are those of earlier attempts."""
+        running = self.running
+        return Keeper(self.workflows.commits, running.lease, running.steps.__contains__, loop, kept)
+
     def _start_steps(self, calls: Sequence[StepCall]) -> None:
         running = self.running
         if self.workflows.code.is_leaving:
@@ -248,7 +269,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             return
         begun_ms = self.workflows.commits.now_ms(running.lease) - self.record.incarnation
         for call in calls:
-            task = running.steps[call.number] = self.workflows.code.start_step(call, self.record)
+            task = running.steps[call.number] = self.workflows.code.start_step(call, self.record, self)
             task.add_done_callback(partial(self._end_step, call, begun_ms))
 
     def _end_step(self, call: StepCall, begun_ms: int, task: asyncio.Task[Any]) -> None:
@@ -262,7 +283,10 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             if not running.is_committing:  # otherwise it goes on with the answer
                 self._go_on()
             return
-        running.ops += (self.workflows.code.result_of(call, task, running.lease.id, begun_ms),)
+        result = self.workflows.code.result_of(call, task, running.lease.id, begun_ms)
+        running.ops += (result,)
+        if self.checkpoints is not None and self.checkpoints.kept:
+            running.ops += self.checkpoints.end(call.first or call.number, is_retried=result.is_retried)
         self.workflows.commits.due(running)
 
     def _stop(self, numbers: Collection[Number]) -> None:
@@ -275,6 +299,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             if step := running.steps.pop(number, None):
                 step.cancel()
         running.ops = tuple([op for op in running.ops if op.number not in numbers])
+        if self.checkpoints is not None:
+            self.checkpoints.forget_unsent(numbers)
 
     # -- its commits
 
@@ -286,6 +312,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             ops, running.ops = running.ops, ()
         is_last = not self.rest
         outcome, payload, due = self._outcome() if is_last else (CommitAction.CONTINUE, b"", "")
+        if self.checkpoints is not None and self.checkpoints.kept and outcome in _LAST:
+            ops = (*ops, *self.checkpoints.end_all())
         if outcome is CommitAction.CONTINUE and not (ops or running.has_unseen):
             return None
         self.sent = ops
@@ -362,7 +390,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             raise Fenced(f"{running.lease.id} is not ours any more")
         self.workflows.close(old)
         self.activation = self.workflows.activation(old.definition, old.info, self.record)
-        handed_out = (*running.steps, *(op.number for op in running.ops))
+        handed_out = (*running.steps, *(op.number for op in running.ops if not isinstance(op, Checkpoint)))
         self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.record.unseen, handed_out)
 
     def take_back(self) -> bool:
@@ -376,7 +404,14 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     def _suspend(self) -> None:
         record, lease = self.record, self.running.lease
         workflows = self.workflows
-        if workflows.kept.put(record.id, self._activation, self.log, epoch=lease.epoch, incarnation=record.incarnation):
+        if workflows.kept.put(
+            record.id,
+            self._activation,
+            self.log,
+            epoch=lease.epoch,
+            incarnation=record.incarnation,
+            checkpoints={} if self.checkpoints is None else self.checkpoints.kept,
+        ):
             self.activation = None
         if workflows.sampler.allow("suspended"):
             logger.info(self.log.suspended(workflows.commits.now_ms(lease)))
@@ -390,6 +425,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             logger.log(level, self.log.ended(self.progress, self.record, now_ms))
 
     def close(self) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.close()
         activation, self.activation = self.activation, None
         if activation is not None:
             self.workflows.close(activation)
@@ -414,6 +451,7 @@ def _info(record: PromiseRecord, definition: WorkflowDefinition, own_keys: str) 
         priority=priority_of(record.queue),
         labels=read_labels(record.labels),
         own_keys=own_keys,
+        origins=record.origins,
     )
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from durasleep import Canceled, NotFound
+from durasleep import Canceled, NotFound, UsageError
 from durasleep.errors import InvalidDuration, NotAllowed
 from harness.servers import Server
 from tests.client.functions import Serving, wide
-from tests.client.sync_side import Client, attach, store_of, until
+from tests.client.sync_side import Client, NewClient, attach, store_of, until
 from tests.service.functions import double, failing, sleeping_workflow, waiting
 from tests.service.workers import Effects
 
@@ -50,6 +50,52 @@ def test_the_verbs_take_the_id_of_what_sleeps(client: Client, serving: Serving) 
             client.wake("nobody")
         with pytest.raises(InvalidDuration, match="no time zone"):
             client.reschedule("stopped", datetime(2030, 1, 1))  # noqa: DTZ001 - the point
+
+
+def test_only_a_client_that_says_who_it_is_writes_into_the_audit(new_client: NewClient) -> None:
+    quiet, ada = new_client(), new_client(by="ada")
+    handle = quiet.rpc("a", double, 5, delay="1h")
+    quiet.rpc("b", double, 5, delay="1h")
+    assert handle.cancel() == "canceled while delayed"
+    assert quiet.audit() == []
+    assert ada.get("b").cancel(force=True) == "canceled"
+    ada.release_clock()
+    assert [(one.by, one.verb, one.id) for one in quiet.audit(since="1h")] == [
+        ("ada", "release-clock", ""),
+        ("ada", "force", "b"),
+    ]
+    assert quiet.audit(since=datetime.now(UTC) + timedelta(hours=1)) == []
+    for wrong in (0, 10_001):
+        with pytest.raises(UsageError):
+            quiet.audit(limit=wrong)
+    with pytest.raises(UsageError):
+        new_client(by="")
+
+
+def test_a_group_is_paused_and_an_execution_forked(new_client: NewClient, serving: Serving) -> None:
+    client = new_client(by="ada")
+    with serving():
+        assert client.rpc("a", sleeping_workflow, 0.001).result(30) == "Slept for 0.001 seconds"
+        fork = client.fork("a", "b", before=1)
+        assert (fork.id, fork.disposition) == ("b", "created")
+        assert fork.result(30) == "Slept for 0.001 seconds"
+        assert client.fork("a", "b", before=1).disposition == "attached"
+    assert client.pause_group("idle")
+    [group] = [group for group in client.groups() if group.name == "idle"]
+    assert (group.paused_by, group.queued, group.workers) == ("ada", 0, [])
+    assert client.resume_group("idle")
+    assert not client.resume_group("idle")
+    client.promises.create("p")
+    assert client.promises.resolve("p", 1)
+    assert client.promises.resolve("p", 1)
+    told = [(one.verb, one.id, one.word) for one in client.audit()]
+    assert told == [
+        ("settle", "p", "resolved"),
+        ("settle", "p", "resolved"),
+        ("resume-group", "idle", ""),
+        ("pause-group", "idle", ""),
+        ("fork", "b", "of a before 1"),
+    ]
 
 
 def test_of_several_timers_one_has_to_be_named(client: Client, serving: Serving, effects: Effects) -> None:

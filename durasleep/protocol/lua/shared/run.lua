@@ -49,7 +49,11 @@ local function set_run_apart(record)
   end
   local names = {}
   for _, name in ipairs(redis.call('HKEYS', record.key)) do
-    if not string.find(name, '^%d') and name ~= F.unseen and string.sub(name, 1, #F.args) ~= F.args then
+    if
+      not string.find(name, '^' .. F.checkpoint .. '?%d')
+      and name ~= F.unseen
+      and string.sub(name, 1, #F.args) ~= F.args
+    then
       names[#names + 1] = name
     end
   end

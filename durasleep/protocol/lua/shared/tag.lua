@@ -1,0 +1,2 @@
+-- The beginning of all keys of this partition.
+local tag = string.match(timers, '^{[^}]*}:')
