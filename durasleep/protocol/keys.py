@@ -34,6 +34,7 @@ F = {
     "incarnation": "b",
     "created": "c",  # only if it differs from the family's stamp
     "idempotency_key": "i",  # the id that its creator gave the call, so that a repeated create is recognised
+    "unquoted": "uq",  # a stream entry could not carry all that its worker needs: none carries a snapshot
     "origins": "of",  # of a fork: whose journal it has up to which stamp, see ``query.forking``
     "retention": "r",  # ms, -1 for ever; only if it is not the default, and only for a root
     # its place

@@ -570,6 +570,7 @@ function seldom()
       drop(record, F.checkpoint .. number)
     else
       put(record, F.checkpoint .. number, payload)
+      put(record, F.unquoted, '1')
     end
   end
 

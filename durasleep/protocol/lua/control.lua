@@ -169,6 +169,7 @@ local ENDED = {
   F.created,
   F.begun,
   F.origins,
+  F.unquoted,
   F.base,
   F.family,
   F.unseen,

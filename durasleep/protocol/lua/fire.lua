@@ -39,7 +39,7 @@ local function is_moved(member, score, due)
   return true
 end
 
-local is_number = {} -- whether a field is a journal entry; a checkpoint has a word for it
+local is_number = {} -- whether a field is a journal entry
 
 -- If the owner of a timer has a small hash, the hash is read whole: its first activation after the wake-up needs it,
 -- and its stream entry can carry it.
@@ -59,24 +59,20 @@ local function load_waiting(id, number)
     [F.order] = false,
     [F.unseen] = false,
   }
-  local found, numbers, bytes, has_checkpoint = redis.call('HGETALL', key), {}, 0, false
+  local found, numbers, bytes = redis.call('HGETALL', key), {}, 0
   for i = 1, #found, 2 do
     local name = found[i]
     known[name] = found[i + 1]
     bytes = bytes + #found[i + 1]
     local is_entry = is_number[name]
     if is_entry == nil then
-      is_entry = string.byte(name) <= 57 or string.find(name, '^' .. F.checkpoint .. '%d') and 'checkpoint'
+      is_entry = string.byte(name) <= 57
       is_number[name] = is_entry
     end
-    if is_entry == 'checkpoint' then
-      has_checkpoint = true
-    elseif is_entry then
-      numbers[#numbers + 1] = name
-    end
+    if is_entry then numbers[#numbers + 1] = name end
   end
-  if has_checkpoint or known[F.origins] then return load(id, { number }) end -- no stream entry carries these
   spend(bytes, 0)
+  if known[F.unquoted] then return load(id, { number }) end
   local place, epoch, order = known[F.place], tonumber(known[F.epoch] or '0'), tonumber(known[F.order] or '0')
   local is_common = (place == PLACE.suspended or place == PLACE.delayed)
     and known[F.func]

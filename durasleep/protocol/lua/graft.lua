@@ -40,6 +40,7 @@ function actions.begin(id, key, reason, at)
   record.sets = { F.func, func, F.args, first_part(args), F.incarnation, now_text, F.idempotency_key, key }
   put(record, F.begun, begun)
   put(record, F.origins, origins)
+  put(record, F.unquoted, '1')
   if queue ~= DEFAULT.queue then put(record, F.queue, queue) end
   if base ~= '0' then put(record, F.base, base) end
   if retention ~= '' then put(record, F.retention, retention) end

@@ -18,7 +18,7 @@ local function note(at)
   end
   if raw_of(record, number) then return 'settled' end
   if is_full then error('FULL Redis has reached its maxmemory: the checkpoint of ' .. id .. ' is not kept yet', 0) end
-  redis.call('HSET', record.key, F.checkpoint .. first, payload)
+  redis.call('HSET', record.key, F.checkpoint .. first, payload, F.unquoted, '1')
   return 'kept'
 end
 
