@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import redis
 
+from durasleep.cron import NEVER
 from durasleep.model import KEPT_FOR_EVER, owner_of, root_of
-from durasleep.protocol.keys import LIMIT, F, meta_key
+from durasleep.protocol.keys import LIMIT, F, S, meta_key
 from durasleep.protocol.partitions import PARTITIONS_MAX
 
 _SCAN_COUNT = 1000
@@ -152,7 +153,18 @@ def _of_users(all: Partition, name: str, key: Key) -> str:
 
 
 def _schedule(all: Partition, name: str, key: Key) -> str:
+    fields = key.fields
+    if S["revision"] in fields and name not in all.items("schedules"):
+        return "it is not listed"
+    is_over = fields.get(S["due"]) == str(NEVER) and not {S["waiting"], S["starting"]} & fields.keys()
+    if S["paused"] in fields or is_over or S["running"] in fields:
+        return ""
     return "" if f"{name}~cron" in all.items("timers") else "no timer will ever start it"
+
+
+def _schedules(all: Partition, name: str, key: Key) -> str:
+    lost = [one for one in key.items if ("schedule", one) not in all.keys]
+    return f"schedules that are gone: {', '.join(lost)}" if lost else ""
 
 
 _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
@@ -164,6 +176,7 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "inbox": _expiring,
     "worker": _expiring,
     "schedule": _schedule,
+    "schedules": _schedules,
     "closing": _known_promises,
     "halted": _known_promises,
     "wake": _at_most(1),

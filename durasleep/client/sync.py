@@ -30,8 +30,6 @@ from durasleep.model import (
     check_key_name,
     check_name,
     owner_of,
-    parse_target,
-    retention_ms,
 )
 from durasleep.protocol import server, streams
 from durasleep.protocol.command import BatchItem
@@ -46,6 +44,7 @@ from durasleep.settings import Settings
 from durasleep.transport.sync_store import SyncStore
 
 if TYPE_CHECKING:
+    from durasleep.client.sync_schedules import Schedules
     from durasleep.runtime.context import AsyncTask, Workflow
 
 T = TypeVar("T")
@@ -679,6 +678,8 @@ class Client(_Starts):
         zone it keeps its next time, even if that has passed and no worker has seen it yet. So an application may
         schedule everything it needs each time it starts.
 
+        It is short for ``schedules.put`` with ``overlap="allow"``, ``catch_up="first"`` and ``window="forever"``:
+        executions may overlap, and times at which no worker ran are made up for by one execution, that of the first.
         ``target`` says who runs it, as in ``rpc``. Its executions are kept as long as the settings say; for another
         retention use ``client.options(retention="30d").schedule(...)``. Raises UsageError for arguments that do not fit
         ``fn``, and for a line or zone that cannot be read.
@@ -695,30 +696,33 @@ class Client(_Starts):
         zone: str,
         options: CallOptions,
     ) -> datetime:
-        from durasleep import cron
-        from durasleep.protocol import schedules
+        from durasleep.client.schedule_options import KeptOptions
+        from durasleep.client.sync_schedules import put
 
-        name = check_name(name, "schedule")
-        definition = self.registry.called(fn)
-        function = name_of(fn) if definition is None else definition.name
-        payload = self.codec.encode_args(args, kwargs, function, called_by(definition or fn))
-        if definition is not None:
-            definition.check(args, kwargs)
-        store = self._opened()
-        now_ms = store.run(server.now_ms(store.keys(name)))
-        due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
-        queue = parse_target(options.target or self._group).queue
-        keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
-        schedule = schedules.Schedule(name, line, zone, function, queue, payload, due_ms, keep_ms)
-        kept_due_ms = store.call(schedules.put_schedule(store.keys(name), schedule))
-        return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
+        kept = KeptOptions(
+            overlap="allow",
+            catch_up="first",
+            window="forever",
+            cron=line,
+            zone=zone,
+            args=args,
+            kwargs=kwargs,
+            target=options.target,
+            retention=options.retention,
+        )
+        due_ms = put(self, check_name(name, "schedule"), fn, kept)
+        return datetime.fromtimestamp(due_ms / 1000, UTC)
 
     def unschedule(self, name: str) -> bool:
         """Remove the schedule of this ``name``; false if there is none. Executions that it started go on."""
-        from durasleep.protocol import schedules
+        return self.schedules.delete(name)
 
-        store = self._opened()
-        return store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
+    @property
+    def schedules(self) -> Schedules:
+        """Schedules with all their options, and what is done to them."""
+        from durasleep.client.sync_schedules import Schedules
+
+        return Schedules(self)
 
     def key(self, id: str, name: str) -> str:
         """The key that ``ctx.key(name)`` gives in the execution with this ``id``, whether that exists or not."""

@@ -70,7 +70,7 @@ KIND = {
     Kind.VERSION: "v",
 }
 S = {
-    "cron": "x",
+    "cron": "x",  # its times; one that only newer versions can run begins with "= ", see ``schedules``
     "zone": "z",
     "func": "f",
     "queue": "g",
@@ -78,6 +78,17 @@ S = {
     "due": "d",
     "aside": "y",  # why it could not be read at the last try
     "retention": "r",  # of the executions it starts, as in a promise
+    "overlap": "o",  # what happens if the execution before is still pending; allow if it is missing
+    "catch_up": "c",  # what happens with missed times; first if it is missing
+    "window_ms": "w",  # times that were missed by more are dropped
+    "note": "n",  # for people
+    "limit": "l",  # how many starts it was given
+    "remaining": "m",  # how many of them are left
+    "paused": "p",  # since when, in ms
+    "running": "e",  # the execution for whose end the next one waits
+    "waiting": "q",  # times whose executions are still to be started, in ms, each followed by a space
+    "starting": "k",  # ids that are being started in other partitions, as above
+    "revision": "v",  # grows with each change of one that only newer versions can run
 }
 """Fields of a ``schedule`` hash."""
 
@@ -129,6 +140,7 @@ LIMIT = {
     "offers_max": 256,  # workers that one offer looks at, the youngest
     "pending_max": 1000,  # entries of one worker that one answer looks at
     "consumers_max": 1000,
+    "starts_max": 64,  # executions that one call starts for a schedule
     "members_max": 4096,  # of one group, the latest: with more, each would serve one partition of 256
     "members_ttl_ms": 90_000,  # after the last muster of the group
 }
@@ -148,6 +160,7 @@ KEY_NAMES = (
     "failed",
     "waiters_prefix",
     "run_prefix",
+    "schedules",
 )
 """KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
 OWN_KEY_NAMES = {"muster": ("members",)}
@@ -207,6 +220,11 @@ class Keyspace:
 
     def schedule(self, name: str) -> str:
         return f"{self.tag}schedule:{name}"
+
+    @property
+    def schedules(self) -> str:
+        """The names of the schedules."""
+        return f"{self.tag}schedules"
 
     @property
     def own(self) -> str:

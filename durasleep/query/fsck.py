@@ -21,7 +21,7 @@ PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
 _EXPIRING = ("inbox", "worker", "clock-held", "clock-released", "arriving")
 _OF_USERS = "own"
-_WHOLE = ("timers", "wake", "workers", "closing", "halted", "recent", "failed", "clock")
+_WHOLE = ("timers", "wake", "workers", "closing", "halted", "recent", "failed", "clock", "schedules")
 """Keys that exist once; their content is checked separately."""
 
 

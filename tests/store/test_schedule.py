@@ -11,7 +11,7 @@ from durasleep.errors import CorruptData, UsageError
 from durasleep.model import CommitAction, Place, PromiseId
 from durasleep.protocol import schedules
 from durasleep.protocol.keys import LIMIT, S
-from durasleep.protocol.schedules import Schedule
+from durasleep.protocol.schedules import Change, Schedule
 from durasleep.query import fsck
 from tests.store.driver import Driver
 
@@ -23,8 +23,8 @@ async def keep(driver: Driver, schedule: Schedule = NIGHTLY) -> int:
 
 
 async def advance(driver: Driver, seen: Schedule = NIGHTLY, *, next_due_ms: int = 9_000_000_000_000) -> str:
-    id = PromiseId(f"{seen.name}@{seen.due_ms}")
-    return await driver.store.call(schedules.advance_schedule(driver.keys, seen, next_due_ms=next_due_ms, id=id))
+    change = Change(next_due_ms, f"={next_due_ms}", [PromiseId(f"{seen.name}@{seen.due_ms}")])
+    return (await driver.store.call(schedules.advance_schedule(driver.keys, seen, change))).word
 
 
 async def read(driver: Driver) -> Schedule | None:

@@ -99,8 +99,10 @@ function actions.schedule(name, at, last)
   local key = schedule_prefix .. name
   if redis.call('EXISTS', key) == 1 then return { 'known', '' } end
   check_type(timers, 'zset')
+  check_type(schedules, 'zset')
   in_chunks(values_from(at + 4, last), 'HSET', key)
-  set_timer(name .. '~cron', tonumber(ARGV[at + 3]))
+  redis.call('ZADD', schedules, 0, name)
+  if redis.call('HEXISTS', key, S.paused) == 0 then set_timer(name .. '~cron', tonumber(ARGV[at + 3])) end
   return { 'adopted', '' }
 end
 

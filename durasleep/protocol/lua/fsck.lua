@@ -458,11 +458,31 @@ function checks.run(id)
   return ''
 end
 
+-- Its timer need not be at its due time, which may be put off. One that is paused or has come to its end needs none,
+-- unless an execution waits for its start.
+local function check_schedule_timer(name, due, is_paused, is_busy)
+  local is_over = tonumber(due) and tonumber(due) >= LIMIT.due_ms_max
+  if is_paused or (is_over and not is_busy) or redis.call('ZSCORE', timers, name .. '~cron') then return end
+  found('untimed', name .. '~cron', 'is a schedule without a timer', function()
+    set_timer(name .. '~cron', is_over and now or tonumber(due))
+  end)
+end
+
 function checks.schedule(name)
-  local due = redis.call('HGET', schedule_prefix .. name, S.due)
-  if due and not redis.call('ZSCORE', timers, name .. '~cron') then
-    found('untimed', name .. '~cron', 'is a schedule without a timer', function()
-      set_timer(name .. '~cron', tonumber(due))
+  local key = schedule_prefix .. name
+  local kept = redis.call('HMGET', key, S.due, S.paused, S.running, S.waiting, S.starting, S.revision)
+  local due, paused, running, waiting, starting, revision = unpack(kept, 1, 6)
+  if not due then return '' end
+  if revision and not redis.call('ZSCORE', schedules, name) then -- older versions do not list theirs
+    found('unlisted', 'schedule:' .. name, 'is not in the list of schedules', function()
+      redis.call('ZADD', schedules, 0, name)
+    end)
+  end
+  check_schedule_timer(name, due, paused, starting or (waiting and not running))
+  local ended = waiting and not paused and running and load(running) -- in another partition, it tells its schedule
+  if ended and ended.state ~= STATE.pending and not is_closing(running) then
+    found('untold', 'schedule:' .. name, 'waits for ' .. running .. ', which has ended', function()
+      kin().end_scheduled(name, running)
     end)
   end
   return ''

@@ -18,8 +18,10 @@ local function keep_for(key, keep_ms)
   if keep_ms > 0 then redis.call('PEXPIRE', key, int(keep_ms)) end
 end
 
--- A line is an inbox, which gets the value if it is small, or a promise that settles with this one.
+-- A line is an inbox, which gets the value if it is small, a promise that settles with this one, or the schedule that has
+-- started it.
 local function notify_waiter(record, kind, who, state, payload)
+  if kind == 's' then return kin().end_scheduled(who, record.id) end
   if kind == 'p' then
     spend(#payload, ENDING_COST)
     return kin().settle_waiter(who, state, payload)
@@ -49,7 +51,7 @@ local function notify_waiters(record, waiters, state, payload)
   local newer, foreign = '', ''
   for at, kind, who in string.gmatch(waiters, '()(%a)([^\n]+)\n') do
     if is_spent() then return newer .. string.sub(waiters, at), foreign end
-    if kind == 'i' or kind == 'p' then
+    if kind == 'i' or kind == 'p' or kind == 's' then
       notify_waiter(record, kind, who, state, payload)
     elseif kind == 'x' then
       foreign = foreign .. 'x' .. who .. '\n'

@@ -54,6 +54,18 @@ local function settle_waiter(who, state, payload)
   if owner_id then settle_for(owner_id, number, incarnation, state, payload) end
 end
 
+-- The execution that a schedule has started has ended: if another one waits for that, the schedule is due.
+local function end_scheduled(name, id)
+  local key = schedule_prefix .. name
+  if not is_a(key, 'hash') then return end
+  local running, waiting, paused, revision =
+    unpack(redis.call('HMGET', key, S.running, S.waiting, S.paused, S.revision))
+  if running ~= id then return end
+  redis.call('HDEL', key, S.running)
+  redis.call('HSET', key, S.revision, int((tonumber(revision or '') or 0) + 1))
+  if waiting and not paused then set_timer(name .. '~cron', now) end
+end
+
 local function has_waiter(key, pattern)
   local cursor = '0'
   repeat
@@ -70,7 +82,7 @@ local function notify_many(record, state, payload)
   local key, cursor = waiters_prefix .. record.id, '0'
   if not is_a(key, 'set') then return '', '' end
   repeat
-    local page = redis.call('SSCAN', key, cursor, 'MATCH', '[ip]?*', 'COUNT', 1000)
+    local page = redis.call('SSCAN', key, cursor, 'MATCH', '[ips]?*', 'COUNT', 1000)
     cursor = page[1]
     for _, waiter in ipairs(page[2]) do
       if is_spent() then return MANY, '' end
@@ -213,6 +225,7 @@ end
 
 local kinship = {
   settle_waiter = settle_waiter,
+  end_scheduled = end_scheduled,
   notify_many = notify_many,
   notify_owner = notify_owner,
   close_families = close_families,
