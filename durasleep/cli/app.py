@@ -20,6 +20,7 @@ from durasleep.cli.commands import (
     promise,
     replay,
     rpc,
+    schedule,
     worker,
 )
 from durasleep.cli.output import console, json_values, streams
@@ -58,6 +59,7 @@ app.command("halt")(executions.halt)
 app.command("resume")(executions.resume)
 app.command("retry")(executions.retry)
 app.add_typer(promise.app, name="promise")
+app.add_typer(schedule.app, name="schedule")
 app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)
 app.add_typer(namespace.app, name="namespace")

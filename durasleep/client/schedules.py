@@ -145,15 +145,19 @@ class Schedules:
 
 async def put(client: Home, name: str, fn: Callable[..., Any] | str, options: KeptOptions) -> int:
     """Store a schedule; returns when it is due next, in ms."""
+    make = maker(client, name, fn, options)
+    store = await client._opened()
+    now_ms = await store.run(server.now_ms(store.keys(name)))
+    return await store.call(schedules.put_schedule(store.keys(name), make(now_ms), paused=options.paused))
+
+
+def maker(client: Home, name: str, fn: Callable[..., Any] | str, options: KeptOptions) -> Callable[[int], Schedule]:
+    """A function that makes the schedule at a time in ms; UsageError for arguments that do not fit."""
     definition = client.registry.called(fn)
     function = name_of(fn) if definition is None else definition.name
     args, kwargs = tuple(options.args), dict(options.kwargs or {})
     payload = client.codec.encode_args(args, kwargs, function, called_by(definition or fn))
     if definition is not None:
         definition.check(args, kwargs)
-    store = await client._opened()
-    now_ms = await store.run(server.now_ms(store.keys(name)))
-    schedule = options.made(
-        name, function, payload, group=client._group, retention=client.settings.retention, now_ms=now_ms
-    )
-    return await store.call(schedules.put_schedule(store.keys(name), schedule, paused=options.paused))
+    group, retention = client._group, client.settings.retention
+    return lambda now_ms: options.made(name, function, payload, group=group, retention=retention, now_ms=now_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from durasleep.cron import NEVER
 from durasleep.errors import DurasleepError, NotFound, UsageError
@@ -117,7 +117,7 @@ def describe(schedule: Schedule, count: int) -> ScheduleDescription:
 def read(keys: Keyspace, name: str) -> Plan[Schedule]:
     """A schedule; NotFound if there is none."""
     [found] = yield [read_schedule(keys, name)]
-    schedule: Schedule | None = unwrap(found)
+    schedule = cast("Schedule | None", unwrap(found))
     if schedule is None:
         raise NotFound(f"there is no schedule {name}")
     return schedule
@@ -148,7 +148,7 @@ def list_schedules(keyspaces: Sequence[Keyspace], limit: int) -> Plan[SchedulePa
 
 def _add(listed: SchedulePage, name: str, found: Any) -> None:
     try:
-        schedule: Schedule | None = unwrap(found)
+        schedule = cast("Schedule | None", unwrap(found))
         if schedule is not None:
             listed.append(describe(schedule, 1))
     except DurasleepError as error:
