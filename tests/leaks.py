@@ -154,12 +154,10 @@ def _of_users(all: Partition, name: str, key: Key) -> str:
 
 def _schedule(all: Partition, name: str, key: Key) -> str:
     fields = key.fields
-    if S["revision"] in fields and name not in all.items("schedules"):
-        return "it is not listed"
-    is_over = fields.get(S["due"]) == str(NEVER) and not {S["waiting"], S["starting"]} & fields.keys()
-    if S["paused"] in fields or is_over or S["running"] in fields:
-        return ""
-    return "" if f"{name}~cron" in all.items("timers") else "no timer will ever start it"
+    if fields.get(S["cron"], "").startswith("= "):
+        return "" if name in all.items("schedules") else "it is not listed"
+    is_over = fields.get(S["due"]) == str(NEVER)
+    return "" if is_over or f"{name}~cron" in all.items("timers") else "no timer will ever start it"
 
 
 def _schedules(all: Partition, name: str, key: Key) -> str:

@@ -202,10 +202,10 @@ def _lines(leaving: Leaving, there: Keyspaces) -> list[bytes]:
         if line[:1] == b"i":
             continue
         if line[:1] == b"s":  # inside one partition a schedule stands in the line by its name
-            line = b"x0 0 " + line[1:] + b"~cron" if there.of(to_text(line[1:])) is not there.of(leaving.id) else line
-            if line[:1] == b"s":
-                lines.append(line)
-                continue
+            partition = there.of(to_text(line[1:]))
+            is_here = partition is there.of(leaving.id)
+            lines.append(line if is_here else b"x%d 0 %s~cron" % (partition.partition, line[1:]))
+            continue
         who = line[1:] if line[:1] == b"p" else line.partition(b" ")[2]
         owner = owner_of(to_text(who.partition(b" ")[2]))
         if owner is None:

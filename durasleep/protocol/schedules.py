@@ -237,10 +237,11 @@ _NEWER_FIELDS = (
     *("overlap", "catch_up", "window_ms", "note", "limit", "remaining", "paused", "running", "waiting", "starting"),
 )
 
+_FIELD_NAMES = tuple([S[name].encode() for name in (*_FIELDS, *_NEWER_FIELDS)])
+
 
 def read_schedule(keys: Keyspace, name: str) -> Command[Schedule | None]:
     """A schedule by its name, or None; NewerVersion if only a newer version can run it."""
-    fields = (S[name].encode() for name in (*_FIELDS, *_NEWER_FIELDS))
 
     def parse(values: list[Any]) -> Schedule | None:
         times, zone, function, queue, args, due, retention, revision = values[: len(_FIELDS)]
@@ -261,7 +262,7 @@ def read_schedule(keys: Keyspace, name: str) -> Command[Schedule | None]:
             is_newer=text.startswith(_NEWER),
         )
 
-    return Command([b"HMGET", keys.schedule(name).encode(), *fields], parse)
+    return Command([b"HMGET", keys.schedule(name).encode(), *_FIELD_NAMES], parse)
 
 
 def _parse_newer(name: str, values: Sequence[bytes | None]) -> tuple[Any, ...]:
@@ -285,9 +286,3 @@ def _parse_newer(name: str, values: Sequence[bytes | None]) -> tuple[Any, ...]:
 
 def _number(value: bytes | None) -> int | None:
     return int(value) if value else None
-
-
-def list_names(keys: Keyspace, *, after: str, count: int) -> Command[list[str]]:
-    """The next names of schedules behind one, in their order."""
-    words = [keys.schedules.encode(), f"({after}" if after else "-", "+", "BYLEX", "LIMIT", "0", str(count)]
-    return Command([b"ZRANGE", *words], lambda names: [to_text(name) for name in names])

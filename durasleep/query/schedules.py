@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from durasleep.cron import NEVER
 from durasleep.errors import DurasleepError, NotFound, UsageError
+from durasleep.protocol import sorted_sets
 from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.keys import Keyspace
-from durasleep.protocol.schedules import Schedule, list_names, read_schedule
+from durasleep.protocol.schedules import Schedule, read_schedule
 from durasleep.query.search import PARTLY_ASKED
 
 NEXT_MAX = 5
@@ -128,17 +129,14 @@ def list_schedules(keyspaces: Sequence[Keyspace], limit: int) -> Plan[SchedulePa
     if not 1 <= limit <= LISTED_MAX:
         raise UsageError(f"limit {limit}: use 1 to {LISTED_MAX:,}")
     names: list[tuple[str, Keyspace]] = []
+    is_all = True
     for keys in keyspaces:
-        found: list[str] = []
-        while len(found) <= limit:
-            [answer] = yield [list_names(keys, after=found[-1] if found else "", count=_PAGE)]
-            page = unwrap(answer)
-            found += page
-            if len(page) < _PAGE:
-                break
-        names += [(name, keys) for name in found[: limit + 1]]
+        [answer] = yield [sorted_sets.list_members(keys.schedules, count=LISTED_MAX + 1)]
+        found = [name for name, _ in unwrap(answer)]
+        is_all = is_all and len(found) <= LISTED_MAX
+        names += [(name, keys) for name in found]
     names.sort(key=lambda one: one[0])
-    listed = SchedulePage(is_all=len(names) <= limit)
+    listed = SchedulePage(is_all=is_all and len(names) <= limit)
     for first in range(0, min(len(names), limit), _PAGE):
         part = names[first : min(first + _PAGE, limit)]
         for (name, _), found_one in zip(part, (yield [read_schedule(keys, name) for name, keys in part]), strict=True):

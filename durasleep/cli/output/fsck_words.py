@@ -25,7 +25,6 @@ FINDINGS = {
     "timer": "stray timer",
     "undelivered": "lost by its worker",
     "unknown": "unknown key",
-    "unlisted": "schedule is not listed",
     "unnamed": "halted, but not listed",
     "unqueued": "not queued",
     "untimed": "no timer",

@@ -5,6 +5,7 @@
 -- @include keys
 -- @include each_item
 -- @include load
+-- @include schedule_form
 -- @include dispatch
 -- @include at_end
 local ARRIVING_MS = 3600000 -- how long a part is kept whose other parts do not come
@@ -101,8 +102,9 @@ function actions.schedule(name, at, last)
   check_type(timers, 'zset')
   check_type(schedules, 'zset')
   in_chunks(values_from(at + 4, last), 'HSET', key)
-  redis.call('ZADD', schedules, 0, name)
-  if redis.call('HEXISTS', key, S.paused) == 0 then set_timer(name .. '~cron', tonumber(ARGV[at + 3])) end
+  local cron, paused, waiting, starting = unpack(redis.call('HMGET', key, S.cron, S.paused, S.waiting, S.starting))
+  local look_at = (waiting or starting) and now or tonumber(ARGV[at + 3])
+  set_timer_of(name, is_newer_form(cron), paused and LIMIT.due_ms_max or look_at)
   return { 'adopted', '' }
 end
 

@@ -5,9 +5,9 @@
 -- @include keys
 -- @include each_item
 -- @include make
+-- @include schedule_form
 -- @include at_end
 local ASIDE_MS = 60000 -- until it is offered again
-local NEWER = '= ' -- at the beginning of the times that workers of older versions must leave to newer ones
 local actions = {}
 
 local function quarantined_name(name, reason)
@@ -46,10 +46,6 @@ end
 
 local function next_revision(revision)
   return int((tonumber(revision or '') or 0) + 1)
-end
-
-local function is_newer_form(cron)
-  return cron and string.sub(cron, 1, #NEWER) == NEWER
 end
 
 -- What was kept of a schedule. In the form of older versions it has no other fields: one of these has written it.
@@ -107,13 +103,8 @@ function actions.put(name, at, last)
   write_fields(key, fields_from(at + 12, last))
   write_fields(key, { S.limit, limit, S.remaining, remaining, S.paused, since })
   if is_newer or kept.revision then redis.call('HSET', key, S.revision, next_revision(kept.revision)) end
-  redis.call('ZADD', schedules, 0, name)
   end_quarantine(key, name)
-  if since ~= '' or (instant >= LIMIT.due_ms_max and not kept.is_busy) then
-    unset_timer(name .. '~cron')
-  else
-    set_timer(name .. '~cron', kept.is_busy and now or instant)
-  end
+  set_timer_of(name, is_newer, since ~= '' and LIMIT.due_ms_max or kept.is_busy and now or instant)
   return { 'kept', int(instant) }
 end
 
@@ -123,8 +114,9 @@ end
 function actions.advance(name, at, last)
   local due, seen_due, seen_revision, timer, is_exclusive, starts = unpack(ARGV, at + 3, at + 8)
   local key = schedule_prefix .. name
-  local kept = redis.call('HMGET', key, S.due, S.revision, S.cron, S.func, S.queue, S.args, S.retention)
-  local due_now, revision, cron, func, queue, args, retention = unpack(kept, 1, 7)
+  local kept = redis.call('HMGET', key, S.due, S.revision, S.cron, S.func, S.queue, S.args, S.retention, S.aside)
+  local due_now, revision, cron, func, queue, args, retention, reason = unpack(kept, 1, 8)
+  local was_newer = is_newer_form(cron)
   if not due_now then
     unset_timer(name .. '~cron')
     return { 'missing', '' }
@@ -147,7 +139,8 @@ function actions.advance(name, at, last)
     end
   end
   local fields = fields_from(at + 9 + count, last)
-  local has_revision = #fields > 0 or is_newer_form(cron) or revision
+  local is_marked = #fields > 0 -- the caller marks it, if it was in the form of older versions
+  local has_revision = is_marked or was_newer or revision
   fields[#fields + 1], fields[#fields + 2] = S.due, int(instant)
   if is_exclusive ~= '' and count > 0 then
     fields[#fields + 1], fields[#fields + 2] = S.running, made or ''
@@ -158,13 +151,8 @@ function actions.advance(name, at, last)
     fields[#fields + 1], fields[#fields + 2] = S.revision, revision
   end
   write_fields(key, fields)
-  if not is_newer_form(cron) then redis.call('ZADD', schedules, 0, name) end -- an older version does not list it
-  end_quarantine(key, name)
-  if look_at then
-    set_timer(name .. '~cron', look_at)
-  else
-    unset_timer(name .. '~cron')
-  end
+  if reason then end_quarantine(key, name) end
+  set_timer_of(name, was_newer or is_marked, look_at or LIMIT.due_ms_max, was_newer)
   return { 'advanced', revision or '' }
 end
 
@@ -173,14 +161,14 @@ end
 function actions.aside(name, at)
   local reason, seen_due, was_offered = unpack(ARGV, at + 3, at + 5)
   local key = schedule_prefix .. name
-  local due_now = redis.call('HGET', key, S.due)
+  local due_now, cron = unpack(redis.call('HMGET', key, S.due, S.cron))
   if not due_now then return { 'missing' } end
   if seen_due ~= '' and due_now ~= seen_due then return { 'stale' } end
   if was_offered == '' then return { 'aside' } end
   end_quarantine(key, name)
   redis.call('HSET', key, S.aside, reason)
   quarantine(quarantined_name(name, reason))
-  set_timer(name .. '~cron', now + ASIDE_MS)
+  set_timer_of(name, is_newer_form(cron), now + ASIDE_MS)
   for_all[#for_all + 1] = 'c'
   for_all[#for_all + 1] = name
   return { 'aside' }

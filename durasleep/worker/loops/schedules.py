@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +13,17 @@ from durasleep import humanize
 from durasleep.cron import NEVER
 from durasleep.errors import DurasleepError, NotAllowed, NotFound, OtherFunction
 from durasleep.model import PromiseId, State
-from durasleep.protocol import due_schedules, journal, promises, schedules
+from durasleep.protocol import due_schedules, journal, promises, schedules, timers
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.due_schedules import Step
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created
 from durasleep.protocol.schedules import Advanced, Schedule
 from durasleep.transport.store import Store
+from durasleep.worker.execution.log_sampler import LogSampler
 
-TOGETHER_MAX = 48  # looked at in one turn of the loop: one takes some 50 µs, or much longer if its times are not known
+TOGETHER_MAX = 16  # looked at in one turn of the loop, half a millisecond: sleeps wake up between them
+PARTS_MAX = 2  # at a time: Redis starts one while the next is computed
 SAID_S = 60.0  # between two lines about a schedule that cannot be started
 REASON_MAX = 200  # characters of the reason
 UNREADABLE = (DurasleepError, ArithmeticError, LookupError, OSError, ValueError)
@@ -41,13 +43,16 @@ class _Due:
 class Schedules:
     """Takes the names that a firing found due. If several workers see a schedule due, the script lets one start it."""
 
-    def __init__(self, store: Store, keys: Keyspace) -> None:
+    def __init__(self, store: Store, keys: Keyspace, on_room: Callable[[], None] = lambda: None) -> None:
+        """``on_room`` is called when there is room for more due schedules."""
+        self._on_room = on_room
         self._store = store
         self._keys = keys
         self._clock = store.clock(keys)
         self._due: dict[str, bool] = {}
         """By name; true if a firing found it due, false if another worker could not read it."""
         self._is_any_due = asyncio.Event()
+        self._lines = LogSampler(store.settings.log_lines_max)
         self._said_at: dict[str, float] = {}
 
     def note_due(self, names: Iterable[str]) -> None:
@@ -61,18 +66,29 @@ class Schedules:
         self._due.setdefault(name, False)
         self._is_any_due.set()
 
+    @property
+    def room(self) -> int:
+        """How many more it takes: others are for other workers, or for later."""
+        return max(timers.SCHEDULES_MAX - len(self._due), 0)
+
     async def once(self) -> None:
         """Start some of the due schedules, those that have waited longest first."""
         names = list(self._due)[:TOGETHER_MAX]
         offered = {name: self._due.pop(name) for name in names}  # what is due again meanwhile is looked at again
+        if len(self._due) < timers.SCHEDULES_MAX // 2:
+            self._on_room()
         await self._start(offered)
 
     async def run(self) -> None:
         while True:
             self._is_any_due.clear()
-            while self._due:
-                await self.once()
+            parts = min(-(-len(self._due) // TOGETHER_MAX), PARTS_MAX)
+            await asyncio.gather(*[self._start_all() for _ in range(parts)])
             await self._is_any_due.wait()
+
+    async def _start_all(self) -> None:
+        while self._due:
+            await self.once()
 
     async def _start(self, offered: dict[str, bool]) -> None:
         keys = self._keys
@@ -190,14 +206,15 @@ class Schedules:
         return schedules.quarantine_schedule(self._keys, name, due_ms, reason, is_offered=is_offered)
 
     def _log_step(self, one: _Due) -> None:
-        if not logger.isEnabledFor(logging.INFO):
-            return
         name, due_ms = one.schedule.name, one.step.change.next_due_ms
-        if one.step.begins:
+        if one.step.begins and self._lines.allow("schedules started executions"):
             until = "never" if due_ms == NEVER else humanize.describe_until(due_ms, self._clock.now_ms())
             logger.info("schedule %s started %s, next %s", name, ", ".join(one.step.begins), until)
         for id in one.step.skipped:
-            logger.info("schedule %s does not start %s: %s has not ended", name, id, one.schedule.running or "another")
+            if self._lines.allow("times were skipped"):
+                logger.info(
+                    "schedule %s does not start %s: %s has not ended", name, id, one.schedule.running or "another"
+                )
 
     def _log(self, name: str, error: Exception) -> None:
         """It stays due, and is offered again to this worker or another one; logged once a minute."""

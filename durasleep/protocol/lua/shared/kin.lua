@@ -63,7 +63,7 @@ local function end_scheduled(name, id)
   if running ~= id then return end
   redis.call('HDEL', key, S.running)
   redis.call('HSET', key, S.revision, int((tonumber(revision or '') or 0) + 1))
-  if waiting and not paused then set_timer(name .. '~cron', now) end
+  if waiting and not paused and is_a(schedules, 'zset') then set_schedule_timer(name, now) end
 end
 
 local function has_waiter(key, pattern)
