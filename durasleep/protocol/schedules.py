@@ -29,7 +29,7 @@ CATCH_UPS = (LAST, FIRST, NONE, ALL)
 """Which times are made up for that passed while no worker ran: the latest, the first, none, or all."""
 
 STARTS_MAX = LIMIT["starts_max"]
-_NEWER = "= "
+LEFT_TO_NEWER = "= "
 _STARTED_BYTES_MAX = 1 << 20  # arguments that one call copies
 
 
@@ -195,7 +195,7 @@ def advance_schedule(keys: Keyspace, seen: Schedule, change: Change) -> BatchIte
     to = route("schedule", keys)
     fields = dict(change.fields)
     if fields and not seen.is_newer:
-        fields["cron"] = f"{_NEWER}{seen.cron}"
+        fields["cron"] = f"{LEFT_TO_NEWER}{seen.cron}"
     item = to.script.item(
         f"={change.next_due_ms}",
         str(seen.due_ms),
@@ -250,16 +250,16 @@ def read_schedule(keys: Keyspace, name: str) -> Command[Schedule | None]:
         text = to_text(times)
         return Schedule(
             name,
-            text.removeprefix(_NEWER),
+            text.removeprefix(LEFT_TO_NEWER),
             to_text(zone),
             to_text(function),
             to_text(queue),
             args or b"",
             int(due),
             int(retention) if retention else None,
-            *(_parse_newer(name, values[len(_FIELDS) :]) if text.startswith(_NEWER) else ()),
+            *(_parse_newer(name, values[len(_FIELDS) :]) if text.startswith(LEFT_TO_NEWER) else ()),
             revision=to_text(revision),
-            is_newer=text.startswith(_NEWER),
+            is_newer=text.startswith(LEFT_TO_NEWER),
         )
 
     return Command([b"HMGET", keys.schedule(name).encode(), *_FIELD_NAMES], parse)
