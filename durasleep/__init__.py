@@ -43,6 +43,8 @@ __all__ = [
     "RemoteError",
     "Retry",
     "RetryAfter",
+    "ScheduleDescription",
+    "ScheduleOptions",
     "Settings",
     "State",
     "StoreRefused",
@@ -63,6 +65,7 @@ __all__ = [
 if TYPE_CHECKING:
     from durasleep.app import Durasleep
     from durasleep.client.client import Handle
+    from durasleep.client.schedule_options import ScheduleOptions
     from durasleep.codec import Codec
     from durasleep.errors import (
         Canceled,
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
     )
     from durasleep.model import Disposition, State, Target
     from durasleep.query.describe import Description
+    from durasleep.query.schedules import ScheduleDescription
     from durasleep.runtime.context import Context, Winner
     from durasleep.runtime.current import Current, current
     from durasleep.runtime.retry import Retry, RetryAfter
@@ -96,6 +100,7 @@ else:
     _NAMES = {
         "durasleep.app": ("Durasleep",),
         "durasleep.client.client": ("Handle",),
+        "durasleep.client.schedule_options": ("ScheduleOptions",),
         "durasleep.codec": ("Codec",),
         "durasleep.errors": (
             "Canceled",
@@ -118,6 +123,7 @@ else:
         ),
         "durasleep.model": ("Disposition", "State", "Target"),
         "durasleep.query.describe": ("Description",),
+        "durasleep.query.schedules": ("ScheduleDescription",),
         "durasleep.runtime.context": ("Context", "Winner"),
         "durasleep.runtime.current": ("Current", "current"),
         "durasleep.runtime.retry": ("Retry", "RetryAfter"),

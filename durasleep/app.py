@@ -54,7 +54,7 @@ from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
 
 if TYPE_CHECKING:  # a program that only calls needs no worker, and none of the code that runs workflows
-    from durasleep.client.schedule_options import KeptOptions, ScheduleOptions
+    from durasleep.client.schedule_options import KeptOptions
     from durasleep.runtime.context import Context
     from durasleep.worker.worker import Worker
 
@@ -234,7 +234,12 @@ class Durasleep(Client):
         return register if fn is None else register(fn)
 
     def cron(
-        self, line: str | Sequence[str] | None = None, /, *, name: str | None = None, **options: Unpack[ScheduleOptions]
+        self,
+        line: str | Sequence[str] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        **options: Unpack[durasleep.ScheduleOptions],
     ) -> Callable[[AnyFunction], AnyFunction]:
         """Start a workflow or task at all times of a cron ``line``, or of several. It stands above or below
         ``@app.workflow`` or ``@app.task``::

@@ -48,6 +48,46 @@ def _show(found: ScheduleDescription, as_json: bool) -> None:
         tables.schedule(found, time.time_ns() // 1_000_000)
 
 
+CronOption = Annotated[
+    list[str] | None,
+    typer.Option("--cron", metavar="LINE", help="A cron line, or a name such as @daily. May be repeated."),
+]
+EveryOption = Annotated[
+    str | None, typer.Option("--every", metavar="1h", help="Instead: at multiples of this, counted from 1970.")
+]
+ZoneOption = Annotated[str, typer.Option("--zone", metavar="ZONE", help="The time zone of the lines.")]
+StartOption = Annotated[str | None, typer.Option("--start", metavar="TIME", help="Nothing before this time.")]
+EndOption = Annotated[str | None, typer.Option("--end", metavar="TIME", help="Nothing after this time.")]
+JitterOption = Annotated[
+    str | None, typer.Option("--jitter", metavar="30s", help="Put each start off by a part of this.")
+]
+OverlapOption = Annotated[
+    str,
+    typer.Option(
+        "--overlap",
+        metavar="POLICY",
+        help="If the execution before has not ended: skip, queue, queue_all, allow or cancel.",
+    ),
+]
+CatchUpOption = Annotated[
+    str,
+    typer.Option("--catch-up", metavar="POLICY", help="Missed times to make up for: last, first, none or all."),
+]
+WindowOption = Annotated[
+    str, typer.Option("--window", metavar="1d", help="Drop times that were missed by more; or forever.")
+]
+RemainingOption = Annotated[int | None, typer.Option("--remaining", metavar="N", help="End after so many starts.")]
+PausedOption = Annotated[
+    bool | None, typer.Option("--paused/--not-paused", help="Whether it is paused.", show_default=False)
+]
+TargetOption = Annotated[
+    str, typer.Option("--target", metavar="TARGET", help="The group or the worker that runs FUNC.")
+]
+RetentionOption = Annotated[
+    str | None, typer.Option("--retention", metavar="30d", help="How long executions are kept; or forever.")
+]
+
+
 @app.command("put")
 @address.explained
 def put(
@@ -59,45 +99,20 @@ def put(
             metavar="ARG", help="An argument of FUNC: JSON, or else text. After -- it may begin with a dash."
         ),
     ] = None,
-    cron: Annotated[
-        list[str] | None,
-        typer.Option("--cron", metavar="LINE", help="A cron line, or a name such as @daily. May be repeated."),
-    ] = None,
-    every: Annotated[
-        str | None, typer.Option("--every", metavar="1h", help="Instead: at multiples of this, counted from 1970.")
-    ] = None,
-    zone: Annotated[str, typer.Option("--zone", metavar="ZONE", help="The time zone of the lines.")] = "UTC",
-    start: Annotated[str | None, typer.Option("--start", metavar="TIME", help="Nothing before this time.")] = None,
-    end: Annotated[str | None, typer.Option("--end", metavar="TIME", help="Nothing after this time.")] = None,
-    jitter: Annotated[
-        str | None, typer.Option("--jitter", metavar="30s", help="Put each start off by a part of this.")
-    ] = None,
-    overlap: Annotated[
-        str,
-        typer.Option(
-            "--overlap",
-            metavar="POLICY",
-            help="If the execution before has not ended: skip, queue, queue_all, allow or cancel.",
-        ),
-    ] = "skip",
-    catch_up: Annotated[
-        str,
-        typer.Option("--catch-up", metavar="POLICY", help="Missed times to make up for: last, first, none or all."),
-    ] = "last",
-    window: Annotated[
-        str, typer.Option("--window", metavar="1d", help="Drop times that were missed by more; or forever.")
-    ] = "365d",
+    cron: CronOption = None,
+    every: EveryOption = None,
+    zone: ZoneOption = "UTC",
+    start: StartOption = None,
+    end: EndOption = None,
+    jitter: JitterOption = None,
+    overlap: OverlapOption = "skip",
+    catch_up: CatchUpOption = "last",
+    window: WindowOption = "365d",
     note: NoteOption = None,
-    remaining: Annotated[int | None, typer.Option("--remaining", metavar="N", help="End after so many starts.")] = None,
-    paused: Annotated[
-        bool | None, typer.Option("--paused/--not-paused", help="Whether it is paused.", show_default=False)
-    ] = None,
-    target: Annotated[
-        str, typer.Option("--target", metavar="TARGET", help="The group or the worker that runs FUNC.")
-    ] = "poll://any@workers",
-    retention: Annotated[
-        str | None, typer.Option("--retention", metavar="30d", help="How long executions are kept; or forever.")
-    ] = None,
+    remaining: RemainingOption = None,
+    paused: PausedOption = None,
+    target: TargetOption = "poll://any@workers",
+    retention: RetentionOption = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
@@ -106,8 +121,6 @@ def put(
 
     With the same times it keeps its next time, even if that has passed.
     """
-    from durasleep.client.schedule_options import KeptOptions
-
     options: dict[str, Any] = {
         "cron": cron or None,
         "every": None if every is None else parse_duration(every),
@@ -118,17 +131,28 @@ def put(
         "jitter": None if jitter is None else parse_duration(jitter),
         "overlap": overlap,
         "catch_up": catch_up,
-        "window": window if window == "forever" else parse_duration(window),
+        "window": _duration(window),
         "note": note or "",
         "remaining": remaining,
         "paused": paused,
         "target": target,
-        "retention": retention if retention in (None, "forever") else parse_duration(retention),
+        "retention": None if retention is None else _duration(retention),
     }
+    _check(options)
+    _show(_run(url, namespace, lambda client: client.schedules.put(name, function, **options)), as_json)
+
+
+def _duration(text: str) -> Any:
+    return text if text == "forever" else parse_duration(text)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """UsageError for options that cannot be used, before anything is connected."""
+    from durasleep.client.schedule_options import KeptOptions
+
     kept = KeptOptions(**options)
     kept.spec()
     kept.check()
-    _show(_run(url, namespace, lambda client: client.schedules.put(name, function, **options)), as_json)
 
 
 @app.command("get")

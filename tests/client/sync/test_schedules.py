@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -242,7 +242,7 @@ def test_an_option_that_cannot_be_used_is_said_and_nothing_is_stored(
     client: Client, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        client.schedules.put("bad", double, **({"args": [1]} | options))
+        client.schedules.put("bad", double, **cast("Any", {"args": [1]} | options))
     assert said in str(caught.value)
     assert client.schedules.ls() == []
 
