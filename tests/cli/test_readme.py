@@ -178,7 +178,7 @@ def python_blocks(heading: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
-GROUPS = {"promise", "namespace"}
+GROUPS = {"promise", "namespace", "schedule"}
 """Commands with commands of their own."""
 
 

@@ -24,6 +24,7 @@ ONLY_ASYNC = {"__await__"}
 OF_AN_APPLICATION = {
     "address",
     "connect",
+    "cron",
     "group",
     "is_addressed",
     "lifespan",
