@@ -126,7 +126,7 @@ async def test_the_code_of_the_page_runs(make_server: MakeServer, capsys: pytest
 
 def test_the_commands_of_the_page_are_known(tmp_path: Path, quick: Quick) -> None:
     terminal = Terminal(tmp_path, COLUMNS="200")
-    [block] = [one for one in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL) if one.startswith("durasleep")]
+    [block] = re.findall(r"^```\n(durasleep.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     for line in block.splitlines():
         _, group, verbs, *_ = line.split()
         helps = [quick(terminal, group, verb, "--help") for verb in verbs.split("|")]

@@ -290,15 +290,16 @@ for i = 1, #due, 2 do
   end
 end
 -- Until a worker has set the next due time of a schedule, it is offered again every second.
-local due_schedules = {}
-if is_accepted and schedules_max ~= '0' and is_a(schedules, 'zset') then
+local due_schedules, fits, found = {}, is_a(schedules, 'zset')
+local has_schedules = fits and found ~= 'none'
+if is_accepted and schedules_max ~= '0' and has_schedules then
   due_schedules = redis.call('ZRANGEBYSCORE', schedules, '-inf', now_text, 'LIMIT', 0, schedules_max)
   for _, name in ipairs(due_schedules) do
     set_schedule_timer(name, now + 1000)
     crons[#crons + 1] = name
   end
 end
-local has_more_schedules = #due_schedules >= tonumber(schedules_max)
+local has_more_schedules = has_schedules and #due_schedules >= tonumber(schedules_max)
 drain_closing()
 close_families()
 write_gathered() -- no firer is told: the calling one gets the next due time in the answer
@@ -314,7 +315,7 @@ local function next_due()
       break
     end
   end
-  if not is_a(schedules, 'zset') then return earliest and int(earliest) or '' end
+  if not has_schedules then return earliest and int(earliest) or '' end
   local from = has_more_schedules and '(' .. now_text or '-inf'
   local last = '(' .. LIMIT.due_ms_max
   local scheduled = redis.call('ZRANGEBYSCORE', schedules, from, last, 'WITHSCORES', 'LIMIT', 0, 1)[2]
