@@ -273,9 +273,7 @@ end
 
 -- No timer is due by a clock that the caller does not accept.
 local due, is_accepted = {}, latest == '' or now <= tonumber(latest)
-if is_accepted then
-  due = redis.call('ZRANGEBYSCORE', timers, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit)
-end
+if is_accepted then due = redis.call('ZRANGEBYSCORE', timers, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit) end
 for i = 1, #due, 2 do
   local member = due[i]
   local ok, problem = pcall(fire_one, member, due[i + 1])

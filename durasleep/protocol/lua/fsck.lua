@@ -464,17 +464,17 @@ end
 local function check_schedule_timer(name, cron, due, is_paused, is_busy)
   local look_at = is_busy and now or tonumber(due) or now
   if is_paused or look_at >= LIMIT.due_ms_max then look_at = LIMIT.due_ms_max end
-  local is_newer = is_newer_form(cron)
+  local is_for_newer = is_newer_form(cron)
   local score
-  if is_newer then
+  if is_for_newer then
     score = redis.call('ZSCORE', schedules, name)
   else
     score = redis.call('ZSCORE', timers, name .. '~cron')
   end
   if score and (tonumber(score) < LIMIT.due_ms_max or look_at == LIMIT.due_ms_max) then return end
-  if not is_newer and look_at == LIMIT.due_ms_max then return end
+  if not is_for_newer and look_at == LIMIT.due_ms_max then return end
   found('untimed', name .. '~cron', 'is a schedule without a timer', function()
-    set_timer_of(name, is_newer, look_at)
+    set_timer_of(name, is_for_newer, look_at)
   end)
 end
 

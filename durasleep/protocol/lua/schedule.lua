@@ -51,30 +51,18 @@ end
 -- What was kept of a schedule. In the form of older versions it has no other fields: one of these has written it.
 local function read_kept(key)
   local cron, zone, due, limit, remaining, paused, waiting, starting, revision = unpack(
-    redis.call(
-      'HMGET',
-      key,
-      S.cron,
-      S.zone,
-      S.due,
-      S.limit,
-      S.remaining,
-      S.paused,
-      S.waiting,
-      S.starting,
-      S.revision
-    )
+    redis.call('HMGET', key, S.cron, S.zone, S.due, S.limit, S.remaining, S.paused, S.waiting, S.starting, S.revision)
   )
-  local is_newer = is_newer_form(cron)
+  local is_for_newer = is_newer_form(cron)
   return {
-    times = is_newer and string.sub(cron, #NEWER + 1) or cron,
+    times = is_for_newer and string.sub(cron, #NEWER + 1) or cron,
     zone = zone,
     due = tonumber(due or ''),
-    limit = is_newer and limit or '',
-    remaining = is_newer and remaining or '',
-    paused = is_newer and paused or '',
-    is_busy = is_newer and (waiting or starting) and true or false,
-    is_newer = is_newer,
+    limit = is_for_newer and limit or '',
+    remaining = is_for_newer and remaining or '',
+    paused = is_for_newer and paused or '',
+    is_busy = is_for_newer and (waiting or starting) and true or false,
+    is_for_newer = is_for_newer,
     revision = revision,
   }
 end
@@ -96,15 +84,15 @@ function actions.put(name, at, last)
   if keeps_due(kept, times, zone, limit, paused) then instant = kept.due end
   local remaining = kept.limit == limit and kept.remaining or limit
   local since = paused == '' and kept.paused or paused == '1' and (kept.paused ~= '' and kept.paused or now_text) or ''
-  local is_newer = is_plain == '' or since ~= '' or kept.is_busy
-  if not kept.is_newer then redis.call('HDEL', key, S.running, S.waiting, S.starting) end
-  redis.call('HSET', key, S.cron, (is_newer and NEWER or '') .. times, S.zone, zone, S.func, func, S.queue, queue)
+  local is_for_newer = is_plain == '' or since ~= '' or kept.is_busy
+  if not kept.is_for_newer then redis.call('HDEL', key, S.running, S.waiting, S.starting) end
+  redis.call('HSET', key, S.cron, (is_for_newer and NEWER or '') .. times, S.zone, zone, S.func, func, S.queue, queue)
   redis.call('HSET', key, S.args, args, S.due, int(instant))
   write_fields(key, fields_from(at + 12, last))
   write_fields(key, { S.limit, limit, S.remaining, remaining, S.paused, since })
-  if is_newer or kept.revision then redis.call('HSET', key, S.revision, next_revision(kept.revision)) end
+  if is_for_newer or kept.revision then redis.call('HSET', key, S.revision, next_revision(kept.revision)) end
   end_quarantine(key, name)
-  set_timer_of(name, is_newer, since ~= '' and LIMIT.due_ms_max or kept.is_busy and now or instant)
+  set_timer_of(name, is_for_newer, since ~= '' and LIMIT.due_ms_max or kept.is_busy and now or instant)
   return { 'kept', int(instant) }
 end
 
