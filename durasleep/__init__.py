@@ -47,6 +47,8 @@ __all__ = [
     "RemoteError",
     "Retry",
     "RetryAfter",
+    "ScheduleDescription",
+    "ScheduleOptions",
     "Settings",
     "State",
     "StoreRefused",
@@ -68,6 +70,7 @@ __all__ = [
 if TYPE_CHECKING:
     from durasleep.app import Durasleep
     from durasleep.client.client import Handle
+    from durasleep.client.schedule_options import ScheduleOptions
     from durasleep.codec import Codec
     from durasleep.errors import (
         Canceled,
@@ -92,6 +95,7 @@ if TYPE_CHECKING:
     from durasleep.limit import Limit
     from durasleep.model import Disposition, State, Target
     from durasleep.query.describe import Description
+    from durasleep.query.schedules import ScheduleDescription
     from durasleep.runtime.context import Context, Winner
     from durasleep.runtime.current import Current, checkpoint, current
     from durasleep.runtime.retry import Retry, RetryAfter
@@ -103,6 +107,7 @@ else:
     _NAMES = {
         "durasleep.app": ("Durasleep",),
         "durasleep.client.client": ("Handle",),
+        "durasleep.client.schedule_options": ("ScheduleOptions",),
         "durasleep.codec": ("Codec",),
         "durasleep.errors": (
             "Canceled",
@@ -127,6 +132,7 @@ else:
         "durasleep.limit": ("Limit",),
         "durasleep.model": ("Disposition", "State", "Target"),
         "durasleep.query.describe": ("Description",),
+        "durasleep.query.schedules": ("ScheduleDescription",),
         "durasleep.runtime.context": ("Context", "Winner"),
         "durasleep.runtime.current": ("Current", "checkpoint", "current"),
         "durasleep.runtime.retry": ("Retry", "RetryAfter"),

@@ -15,7 +15,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Generator, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Iterable,
+    Sequence,
+)
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -23,21 +33,22 @@ from contextlib import (
     contextmanager,
     suppress,
 )
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, TypeVar, Unpack, cast, overload
 
 import durasleep
 from durasleep import address
 from durasleep.address import Address
+from durasleep.client import requests
 from durasleep.client.client import Client
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
-from durasleep.errors import DefinitionError, ThreadsLost, UsageError
+from durasleep.errors import DefinitionError, InvalidId, ThreadsLost, UsageError
 from durasleep.limit import Limit
 from durasleep.model import Duration, check_name, duration_ms
-from durasleep.runtime.definition import Overrides, Registry
+from durasleep.runtime.definition import Overrides, Registry, definition_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.traits import check_index
@@ -45,6 +56,7 @@ from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
 
 if TYPE_CHECKING:  # a program that only calls needs no worker, and none of the code that runs workflows
+    from durasleep.client.schedule_options import KeptOptions
     from durasleep.runtime.context import Context
     from durasleep.worker.worker import Worker
 
@@ -105,6 +117,7 @@ class Durasleep(Client):
         self._source: str | AnyClient | None = url_or_client or None
         self._lifespan: Lifespan | None = None
         self._resources: contextvars.ContextVar[Any] = contextvars.ContextVar("durasleep_resources")
+        self._crons: list[_Cron] = []
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
         settings = fitting(settings, codec.payload_bytes_max)
         store = self._store_maker(url_or_client, settings)
@@ -273,6 +286,66 @@ class Durasleep(Client):
 
         return register if fn is None else register(fn)
 
+    def cron(
+        self,
+        line: str | Sequence[str] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        **options: Unpack[durasleep.ScheduleOptions],
+    ) -> Callable[[AnyFunction], AnyFunction]:
+        """Start a workflow or task at all times of a cron ``line``, or of several. It stands above or below
+        ``@app.workflow`` or ``@app.task``::
+
+            @app.cron("0 3 * * *", zone="Europe/Berlin")
+            @app.task
+            async def report() -> None: ...
+
+        Each worker puts the schedule when it starts, as ``app.schedules.put`` does, with the same ``options``. ``name``
+        is that of the schedule, by default that of the function. A schedule stays when its line is gone from the code:
+        ``app.schedules.delete`` removes it. Raises UsageError for an option that cannot be used.
+        """
+        from durasleep.client.schedule_options import KeptOptions
+
+        if line is not None:
+            options["cron"] = line
+        kept = KeptOptions(**options)
+        kept.spec()
+        kept.check()
+        if name is not None:
+            check_name(name, "schedule")
+
+        def register(function: AnyFunction) -> AnyFunction:
+            self._crons.append(_Cron(function, name, kept))
+            return function
+
+        return register
+
+    def _declared(self) -> Callable[[Store], Awaitable[None]]:
+        """A function that puts the schedules of ``@app.cron``; DefinitionError for one that cannot be put."""
+        if not self._crons:
+            return _declare_nothing
+        from durasleep.client.schedules import maker
+        from durasleep.protocol import schedules, server
+
+        makers: dict[str, Callable[[int], schedules.Schedule]] = {}
+        for cron in self._crons:
+            name = cron.named()
+            if name in makers:
+                raise DefinitionError(f"two schedules have the name {name!r}: give one of them another name=")
+            makers[name] = maker(self, name, cron.fn, cron.options)
+        paused = {cron.named(): cron.options.paused for cron in self._crons}
+
+        async def declare(store: Store) -> None:
+            now_ms = await store.run(server.now_ms(store.keyspaces[0]))
+            calls = [
+                schedules.put_schedule(store.keys(name), make(now_ms), paused=paused[name])
+                for name, make in makers.items()
+            ]
+            await store.run(requests.all_of(calls))
+
+        return declare
+
     def lifespan(self, fn: AnyLifespan) -> AnyLifespan:
         """Register a function that opens the resources of tasks and steps, yields them once, and closes them::
 
@@ -365,6 +438,7 @@ class Durasleep(Client):
             partitions=partitions,
             lifespan=self._alive,
             overrides={} if overrides is None else overrides,
+            declare=self._declared(),
         )
 
     @asynccontextmanager
@@ -414,6 +488,28 @@ def pointed_at(
 ) -> AbstractContextManager[None]:
     """Use another Redis, namespace and settings for a time; for tests."""
     return app._pointed_at(source, namespace, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cron:
+    """A function that is started by the clock."""
+
+    fn: Callable[..., Any]
+    name: str | None
+    options: KeptOptions
+
+    def named(self) -> str:
+        """The name of its schedule; DefinitionError if it has none."""
+        if (definition := definition_of(self.fn)) is None:
+            raise DefinitionError(f"@app.cron stands at {self.fn!r}, which is neither a workflow nor a task")
+        try:
+            return self.name or check_name(definition.name, "schedule")
+        except InvalidId as error:
+            raise DefinitionError(f"{error}; give @app.cron a name=") from None
+
+
+async def _declare_nothing(_store: Store) -> None:
+    """There are no schedules."""
 
 
 def _check_lifespan(fn: Callable[..., Any]) -> None:

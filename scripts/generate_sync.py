@@ -19,9 +19,10 @@ ROOT = Path(__file__).parents[1]
 RUFF = Path(sys.executable).with_name("ruff")
 
 TESTS = Path("tests", "client")
-FILES = {Path("durasleep/client/client.py"): Path("durasleep/client/sync.py")} | {
-    source.relative_to(ROOT): TESTS / "sync" / source.name for source in sorted((ROOT / TESTS).glob("test_*.py"))
-}
+FILES = {
+    Path("durasleep/client/client.py"): Path("durasleep/client/sync.py"),
+    Path("durasleep/client/schedules.py"): Path("durasleep/client/sync_schedules.py"),
+} | {source.relative_to(ROOT): TESTS / "sync" / source.name for source in sorted((ROOT / TESTS).glob("test_*.py"))}
 
 ONLY_ASYNC = "# asyncio only"
 
@@ -35,6 +36,7 @@ NAMES = {
 MODULES = {
     "durasleep.transport.store": "durasleep.transport.sync_store",
     "durasleep.client.client": "durasleep.client.sync",
+    "durasleep.client.schedules": "durasleep.client.sync_schedules",
     "durasleep.client.inbox": "durasleep.client.sync_waiting",
     "durasleep.client.waiting": "durasleep.client.sync_waiting",
     "tests.client.async_side": "tests.client.sync_side",

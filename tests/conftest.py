@@ -51,6 +51,7 @@ _ALSO_IN_SEVERAL = (
     "tests/service/test_fsck_beside_work.py",
     "tests/service/test_many.py",
     "tests/service/test_pausing.py",
+    "tests/service/test_schedule_policies.py",
     "tests/service/test_schedules.py",
     "tests/service/test_workflows.py",
     "tests/store/test_commit.py",

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import redis
 
+from durasleep.cron import NEVER
 from durasleep.model import KEPT_FOR_EVER, owner_of, root_of
-from durasleep.protocol.keys import LIMIT, F, meta_key
+from durasleep.protocol.keys import LIMIT, F, S, meta_key
 from durasleep.protocol.partitions import PARTITIONS_MAX
 
 _SCAN_COUNT = 1000
@@ -156,7 +157,16 @@ def _of_users(all: Partition, name: str, key: Key) -> str:
 
 
 def _schedule(all: Partition, name: str, key: Key) -> str:
-    return "" if f"{name}~cron" in all.items("timers") else "no timer will ever start it"
+    fields = key.fields
+    if fields.get(S["cron"], "").startswith("= "):
+        return "" if name in all.items("schedules") else "it is not listed"
+    is_over = fields.get(S["due"]) == str(NEVER)
+    return "" if is_over or f"{name}~cron" in all.items("timers") else "no timer will ever start it"
+
+
+def _schedules(all: Partition, name: str, key: Key) -> str:
+    lost = [one for one in key.items if ("schedule", one) not in all.keys]
+    return f"schedules that are gone: {', '.join(lost)}" if lost else ""
 
 
 def _limit(all: Partition, name: str, key: Key) -> str:
@@ -182,6 +192,7 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "limit": _limit,
     "functions": _lasting,
     "index": _lasting,
+    "schedules": _schedules,
     "closing": _known_promises,
     "halted": _known_promises,
     "wake": _at_most(1),

@@ -24,6 +24,7 @@ from durasleep.cli.commands import (
     promise,
     replay,
     rpc,
+    schedule,
     worker,
 )
 from durasleep.cli.output import console, json_values, streams
@@ -67,6 +68,7 @@ app.add_typer(group.app, name="group")
 app.add_typer(promise.app, name="promise")
 app.add_typer(limits.app, name="limit")
 app.add_typer(indexes.app, name="index")
+app.add_typer(schedule.app, name="schedule")
 app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)
 app.add_typer(namespace.app, name="namespace")

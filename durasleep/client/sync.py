@@ -33,8 +33,6 @@ from durasleep.model import (
     check_key_name,
     check_name,
     owner_of,
-    parse_target,
-    retention_ms,
 )
 from durasleep.protocol import audit, server, streams
 from durasleep.protocol.command import BatchItem
@@ -50,6 +48,7 @@ from durasleep.traits import check_index
 from durasleep.transport.sync_store import SyncStore
 
 if TYPE_CHECKING:
+    from durasleep.client.sync_schedules import Schedules
     from durasleep.runtime.context import AsyncTask, Workflow
 
 T = TypeVar("T")
@@ -479,7 +478,7 @@ class Client(_Starts):
         self._waiter = Waiter(self._store, settings)
         self._group = group
         self._ids = requests.IdSource()
-        self._declared: dict[str, Declared] = {}
+        self._kept: dict[str, Declared] = {}
         """What this program has declared of functions."""
         self._by = "" if by is None else check_by(by)
 
@@ -735,9 +734,9 @@ class Client(_Starts):
         """
         if options.has_traits or declared is not NOTHING_DECLARED:
             self._require_flow(store)
-        if declared is not NOTHING_DECLARED and self._declared.get(name) is not declared:
+        if declared is not NOTHING_DECLARED and self._kept.get(name) is not declared:
             store.run(declaring.declare(store.keyspaces, {name: declared}))
-            self._declared[name] = declared
+            self._kept[name] = declared
 
     def _maker(
         self,
@@ -840,6 +839,8 @@ class Client(_Starts):
         zone it keeps its next time, even if that has passed and no worker has seen it yet. So an application may
         schedule everything it needs each time it starts.
 
+        It is short for ``schedules.put`` with ``overlap="allow"``, ``catch_up="first"`` and ``window="forever"``:
+        executions may overlap, and times at which no worker ran are made up for by one execution, that of the first.
         ``target`` says who runs it, as in ``rpc``. Its executions are kept as long as the settings say; for another
         retention use ``client.options(retention="30d").schedule(...)``. Raises UsageError for arguments that do not fit
         ``fn``, and for a line or zone that cannot be read.
@@ -856,30 +857,33 @@ class Client(_Starts):
         zone: str,
         options: CallOptions,
     ) -> datetime:
-        from durasleep import cron
-        from durasleep.protocol import schedules
+        from durasleep.client.schedule_options import KeptOptions
+        from durasleep.client.sync_schedules import put
 
-        name = check_name(name, "schedule")
-        definition = self.registry.called(fn)
-        function = name_of(fn) if definition is None else definition.name
-        payload = self.codec.encode_args(args, kwargs, function, called_by(definition or fn))
-        if definition is not None:
-            definition.check(args, kwargs)
-        store = self._opened()
-        now_ms = store.run(server.now_ms(store.keys(name)))
-        due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
-        queue = parse_target(options.target or self._group).queue
-        keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
-        schedule = schedules.Schedule(name, line, zone, function, queue, payload, due_ms, keep_ms)
-        kept_due_ms = store.call(schedules.put_schedule(store.keys(name), schedule))
-        return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
+        kept = KeptOptions(
+            overlap="allow",
+            catch_up="first",
+            window="forever",
+            cron=line,
+            zone=zone,
+            args=args,
+            kwargs=kwargs,
+            target=options.target,
+            retention=options.retention,
+        )
+        due_ms = put(self, check_name(name, "schedule"), fn, kept)
+        return datetime.fromtimestamp(due_ms / 1000, UTC)
 
     def unschedule(self, name: str) -> bool:
         """Remove the schedule of this ``name``; false if there is none. Executions that it started go on."""
-        from durasleep.protocol import schedules
+        return self.schedules.delete(name)
 
-        store = self._opened()
-        return store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
+    @property
+    def schedules(self) -> Schedules:
+        """Schedules with all their options, and what is done to them."""
+        from durasleep.client.sync_schedules import Schedules
+
+        return Schedules(self)
 
     def key(self, id: str, name: str) -> str:
         """The key that ``ctx.key(name)`` gives in the execution with this ``id``, whether that exists or not."""

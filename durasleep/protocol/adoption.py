@@ -123,7 +123,7 @@ class Leaving:
         for name, codes in ((_STATE, STATE_OF), (_KIND, KIND_OF), (_PLACE, PLACE_OF)):
             check_code(codes, self.known.get(name), f"the {name.decode()} of {self.id}")
         for waiter in self.waiters:
-            if waiter[:1] not in b"ipx":
+            if waiter[:1] not in b"ipsx":
                 raise NewerVersion(f"{self.id} is waited for in a way that only a newer version of durasleep knows")
         for _ in self.entries() if self.is_pending else ():
             pass
@@ -200,6 +200,11 @@ def _lines(leaving: Leaving, there: Keyspaces) -> list[bytes]:
     lines: list[bytes] = []
     for line in leaving.waiters:
         if line[:1] == b"i":
+            continue
+        if line[:1] == b"s":  # inside one partition a schedule stands in the line by its name
+            partition = there.of(to_text(line[1:]))
+            is_here = partition is there.of(leaving.id)
+            lines.append(line if is_here else b"x%d 0 %s~cron" % (partition.partition, line[1:]))
             continue
         who = line[1:] if line[:1] == b"p" else line.partition(b" ")[2]
         owner = owner_of(to_text(who.partition(b" ")[2]))

@@ -85,7 +85,7 @@ KIND = {
     Kind.VERSION: "v",
 }
 S = {
-    "cron": "x",
+    "cron": "x",  # its times; one that only newer versions can run begins with "= ", see ``schedules``
     "zone": "z",
     "func": "f",
     "queue": "g",
@@ -93,6 +93,17 @@ S = {
     "due": "d",
     "aside": "y",  # why it could not be read at the last try
     "retention": "r",  # of the executions it starts, as in a promise
+    "overlap": "o",  # what happens if the execution before is still pending; allow if it is missing
+    "catch_up": "c",  # what happens with missed times; first if it is missing
+    "window_ms": "w",  # times that were missed by more are dropped
+    "note": "n",  # for people
+    "limit": "l",  # how many starts it was given
+    "remaining": "m",  # how many of them are left
+    "paused": "p",  # since when, in ms
+    "running": "e",  # the execution for whose end the next one waits
+    "waiting": "q",  # times whose executions are still to be started, in ms, each followed by a space
+    "starting": "k",  # ids that are being started in other partitions, as above
+    "revision": "v",  # grows with each change of one that only newer versions can run
 }
 """Fields of a ``schedule`` hash."""
 
@@ -142,6 +153,12 @@ A = {
 }
 """Fields of an entry of ``audit``."""
 
+WORD = {"many": "+"}
+"""What the field of the waiters says if there are many: they are members of a set, see ``Keyspace.waiters``. Otherwise it
+has a line for each: an inbox as ``i<inbox>``, an entry of another execution as ``p<incarnation> <id>~<number>``, the
+schedule that has started it as ``s<name>``, an entry in another partition as ``x<partition> ...``.
+"""
+
 DEFAULT = {"queue": "workers", "priority": str(PRIORITY)}
 """Values that are not written, because they are nearly always the same."""
 
@@ -160,6 +177,7 @@ LIMIT = {
     "family_max": 256,  # members of families that one script closes; the rest waits in `closing`
     "answer_entries_max": 256,  # journal entries in one answer
     "answer_bytes_max": 1 << 20,
+    "ending_cost": 4,  # of its room for members: ending another promise, or telling it, takes as many commands
     "closing_max": 32,  # ended promises whose families one script continues to close
     "closing_newer": 10**15,  # larger scores in `closing`: families that only a newer version can close
     "value_bytes_max": 2 * PAYLOAD_BYTES_MAX,  # of one field in an answer: a payload, and the data around it
@@ -192,6 +210,7 @@ LIMIT = {
     "offers_max": 256,  # workers that one offer looks at, the youngest
     "pending_max": 1000,  # entries of one worker that one answer looks at
     "consumers_max": 1000,
+    "starts_max": 64,  # executions that one call starts for a schedule
     "members_max": 4096,  # of one group, the latest: with more, each would serve one partition of 256
     "members_ttl_ms": 90_000,  # after the last muster of the group
 }
@@ -211,6 +230,7 @@ KEY_NAMES = (
     "failed",
     "waiters_prefix",
     "run_prefix",
+    "schedules",
 )
 """KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
 OWN_KEY_NAMES = {"muster": ("members",)}
@@ -291,6 +311,11 @@ class Keyspace:
     def functions(self) -> str:
         """What workers have declared of their functions, see ``protocol.functions``."""
         return f"{self.tag}{NEAR['functions']}"
+
+    @property
+    def schedules(self) -> str:
+        """The names of the schedules."""
+        return f"{self.tag}schedules"
 
     @property
     def own(self) -> str:

@@ -26,6 +26,7 @@ from durasleep.protocol.keys import (
     OWN_KEY_NAMES,
     PLACE,
     STATE,
+    WORD,
     A,
     F,
     G,
@@ -41,7 +42,7 @@ NAMES = (
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
-_LITERAL = re.compile(r"\b(F|S|W|A|G|L|V|STATE|PLACE|KIND|LIMIT|DEFAULT|NEAR)\.(\w+)")
+_LITERAL = re.compile(r"\b(F|S|W|A|G|L|V|STATE|PLACE|KIND|LIMIT|DEFAULT|NEAR|WORD)\.(\w+)")
 _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "F": F,
     "S": S,
@@ -56,6 +57,7 @@ _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "LIMIT": LIMIT,
     "DEFAULT": DEFAULT,
     "NEAR": NEAR,
+    "WORD": WORD,
 }
 
 Value = bytes | str

@@ -11,6 +11,8 @@ from durasleep.protocol.command import Command, key_list, to_text
 from durasleep.protocol.foreign import Ask, Tell, parse_ask, parse_tell
 from durasleep.protocol.keys import Keyspace
 
+SCHEDULES_MAX = 256  # that one firing answers, beside the timers: a third of a millisecond
+
 
 @dataclass(frozen=True, slots=True)
 class Fired:
@@ -30,6 +32,8 @@ class Fired:
     """To be asked of other partitions."""
     tells: list[Tell]
     """To be told to other partitions."""
+    has_more_schedules: bool
+    """Whether more schedules may be due than were asked for."""
 
 
 def sum_of(many: Sequence[Fired]) -> Fired:
@@ -43,11 +47,12 @@ def sum_of(many: Sequence[Fired]) -> Fired:
         quarantined=[name for one in many for name in one.quarantined],
         closing=sum([one.closing for one in many]),
         newer=sum([one.newer for one in many]),
+        has_more_schedules=any(one.has_more_schedules for one in many),
     )
 
 
 def _parse_fired(answer: list[Any]) -> Fired:
-    seconds, micros, due, next_due, last_wake, stale, crons, quarantined, closing, newer, asks, tells = answer
+    seconds, micros, due, next_due, last_wake, stale, crons, quarantined, closing, newer, asks, tells, has_more = answer
     return Fired(
         server_us=int(seconds) * 1_000_000 + int(micros),
         due=int(due),
@@ -60,16 +65,28 @@ def _parse_fired(answer: list[Any]) -> Fired:
         newer=int(newer),
         asks=[parse_ask(ask) for ask in asks],
         tells=[parse_tell(tell) for tell in tells],
+        has_more_schedules=bool(has_more),
     )
 
 
-def fire(keys: Keyspace, *, limit: int, latest_ms: int | None = None, resend_ms: int = 1000) -> Command[Fired]:
+def fire(
+    keys: Keyspace,
+    *,
+    limit: int,
+    latest_ms: int | None = None,
+    resend_ms: int = 1000,
+    schedules_max: int = SCHEDULES_MAX,
+) -> Command[Fired]:
     """Settle at most ``limit`` timers that are due; none if the server's clock shows more than ``latest_ms``.
 
-    What is to be asked of other partitions, or told to them, is due again after ``resend_ms``.
+    At most ``schedules_max`` due schedules are answered; older versions keep theirs among the timers. What is to be
+    asked of other partitions, or told to them, is due again after ``resend_ms``.
     """
     lua = script.load("fire", keys.movable_clock)
     shared = lua.shared_args(
-        limit=str(limit), latest="" if latest_ms is None else str(latest_ms), resend_ms=str(resend_ms)
+        limit=str(limit),
+        latest="" if latest_ms is None else str(latest_ms),
+        resend_ms=str(resend_ms),
+        schedules_max=str(schedules_max),
     )
     return Command(script.evalsha(lua, key_list(keys), shared), _parse_fired, lua)

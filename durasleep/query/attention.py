@@ -246,11 +246,15 @@ def overdue(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Schedules and timers that are overdue."""
     rows = yield from _members([keys.timers for keys in keyspaces], now_ms - _OVERDUE_MS)
     due = [(name, due_ms) for name, due_ms in rows if name and not _is_newer(name)]
+    scheduled = yield from _members([keys.schedules for keys in keyspaces], now_ms - _OVERDUE_MS)
+    due += [(f"{name}~cron", due_ms) for name, due_ms in scheduled]
     if not due:
         return []
     is_served = any(now_ms - at_ms <= _GONE_MS for _, at_ms, _ in (yield from _beats(keyspaces)))
     advice = "the log of a worker says why" if is_served else f"no worker is alive: {_start(DEFAULT['queue'])}"
-    schedules = [(name.removesuffix("~cron"), due_ms) for name, due_ms in due if name.endswith("~cron")]
+    schedules = sorted(
+        [(name.removesuffix("~cron"), due_ms) for name, due_ms in due if name.endswith("~cron")], key=itemgetter(1)
+    )
     others = [one for one in due if not one[0].endswith("~cron")]
     said: list[Diagnosis] = []
     for kind, late in (("schedule", schedules), ("timer", others)):

@@ -21,7 +21,10 @@ PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
 _EXPIRING = ("inbox", "stats", "worker", "clock-held", "clock-released", "arriving")
 _OF_USERS = "own"
-_WHOLE = ("functions", "timers", "wake", "workers", "closing", "halted", "recent", "failed", "audit", "clock")
+_WHOLE = (
+    *("functions", "timers", "wake", "workers", "closing", "halted", "recent", "failed", "audit", "clock"),
+    "schedules",
+)
 """Keys that exist once; their content is checked separately."""
 
 

@@ -17,7 +17,18 @@ from durasleep import humanize
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import CorruptData, DurasleepError, NotAllowed, NotFound, UsageError
-from durasleep.model import PRIORITY, Entry, Kind, PromiseId, State, group_of, owner_of, priority_of, worker_of
+from durasleep.model import (
+    DUE_MS_MAX,
+    PRIORITY,
+    Entry,
+    Kind,
+    PromiseId,
+    State,
+    group_of,
+    owner_of,
+    priority_of,
+    worker_of,
+)
 from durasleep.protocol import groups, indexes, journal, promises, schedules, server, sorted_sets, streams
 from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.journal import PromiseRecord
@@ -600,9 +611,13 @@ def _first_due(keyspaces: Keyspaces, limit: int) -> Plan[list[tuple[int, str, Ke
     left, count = list(keyspaces), limit
     while left:
         pages = yield [sorted_sets.list_members(keys.timers, count=count) for keys in left]
+        scheduled = yield [
+            sorted_sets.list_members(keys.schedules, until=b"(%d" % DUE_MS_MAX, count=limit) for keys in left
+        ]
         again: list[Keyspace] = []
-        for keys, page in zip(left, pages, strict=True):
+        for keys, page, names in zip(left, pages, scheduled, strict=True):
             items = [(due_ms, member, keys) for member, due_ms in unwrap(page) if not member.endswith(_ENDINGS)]
+            items += [(due_ms, f"{name}~cron", keys) for name, due_ms in unwrap(names)]
             if len(items) < limit and len(page) == count < MESSAGES_PASSED_MAX:
                 again.append(keys)
             else:

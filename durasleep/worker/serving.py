@@ -83,9 +83,10 @@ class Serving:
         """Whether heartbeats are sent there."""
         self.has_joined = False
         self._clock = store.clock(keys)
-        self.schedules = Schedules(store, keys)
+        self.schedules = Schedules(store, keys, self._find_schedules)
         self.relay = Relay(incoming, keys, encode_error)
-        self.firer = TimerFirer(incoming, keys, settings, self.schedules.note_due, self.relay.take, firing_turns)
+        found = (self.schedules.note_due, self.relay.take, firing_turns, self._room_for_schedules)
+        self.firer = TimerFirer(incoming, keys, settings, *found)
         self._reader = TaskReader(
             store.link(keys),
             keys,
@@ -222,6 +223,12 @@ class Serving:
         return has_stopped and not beat.unnamed and not self._executor.holds(self.keys.partition)
 
     # -- what it does
+
+    def _find_schedules(self) -> None:
+        self.firer.find_schedules()
+
+    def _room_for_schedules(self) -> int:
+        return self.schedules.room
 
     async def fire(self) -> Fired:
         """Settle one batch of timers that are due now; the firer also does this by itself."""

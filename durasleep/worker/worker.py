@@ -104,8 +104,9 @@ class Worker:
         partitions: Collection[int] | None = None,
         lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         overrides: Overrides = MappingProxyType({}),
+        declare: Callable[[Store], Awaitable[None]] | None = None,
     ) -> None:
-        """It serves these ``partitions`` only, or else its share of all of them."""
+        """It serves these ``partitions`` only, or else its share of all of them. ``declare`` puts its schedules."""
         self.name = check_name(name or default_name(), "worker")
         self.group = check_name(group, "group")
         # Two processes with one name never share a consumer.
@@ -113,6 +114,7 @@ class Worker:
         self._partitions = None if partitions is None else check_partitions(partitions)
         self._settings = settings
         self._lifespan = lifespan
+        self._declare = declare
         self._registry = registry
         self._codec = codec
         self._store = Store(connector, namespace=namespace, settings=settings, name=self.name)
@@ -360,6 +362,8 @@ class Worker:
             if node is None or not isinstance(info, StoreUnavailable):  # else the others of the cluster are served
                 self._check_eviction(info)
         await self._declaring.begin()
+        if self._declare is not None:
+            await self._declare(self._store)
         await self._servings.join(await self._choose_partitions())
         await heartbeats.start()
 

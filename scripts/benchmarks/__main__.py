@@ -25,6 +25,7 @@ from scripts.benchmarks import (
     recover,
     rpc,
     scale,
+    schedules,
     startup,
     steps,
     storm,
@@ -65,6 +66,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "month": month,
     "startup": startup,
     "scale": scale,
+    "schedules": schedules,
     "nodes": nodes,
     "wakeups": wakeups,
 }

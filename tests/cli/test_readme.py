@@ -178,7 +178,7 @@ def python_blocks(heading: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
-GROUPS = {"promise", "namespace", "group"}
+GROUPS = {"promise", "namespace", "group", "schedule", "limit", "index"}
 """Commands with commands of their own."""
 
 

@@ -21,6 +21,7 @@ from durasleep.protocol import command, commit, foreign, journal, membership, pr
 from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, BatchItem, Call, Command, Plan
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import F, Keyspace, S, W
+from durasleep.protocol.schedules import Advanced, Change
 from durasleep.settings import DEFAULTS
 from durasleep.transport import batching
 from durasleep.transport.connector import Connector
@@ -185,12 +186,13 @@ class Both:
                 call = schedules.quarantine_schedule(self.keys, name, seen_due, "why", is_offered=not is_changed)
             case "advance":
                 seen = dataclasses.replace(kept, due_ms=seen_due)
-                call = schedules.advance_schedule(self.keys, seen, next_due_ms=due_ms, id=PromiseId(id))
+                change = Change(due_ms, f"={due_ms}", [PromiseId(id)])
+                call = schedules.advance_schedule(self.keys, seen, change)
             case _:
                 call = schedules.remove_schedule(self.keys, name)
         self._one(
             lambda: Scripts(self.model).schedule(action, name, f"={due_ms}", seen_due, id, is_changed),
-            lambda: str(self.store.call(cast("BatchItem[Any]", call))),
+            lambda: _schedule_word(self.store.call(cast("BatchItem[Any]", call))),
             lambda told: told,
         )
 
@@ -517,6 +519,10 @@ def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, 
     }
 
 
+def _schedule_word(answer: int | str | Advanced) -> str:
+    return answer.word if isinstance(answer, Advanced) else str(answer)
+
+
 def _hints(told: tuple[tuple[str, ...], ...], real_entries: dict[int, tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
     """The messages in an inbox, with the real ids of the offered entries."""
     return tuple(
@@ -694,6 +700,7 @@ _readers: dict[str, Callable[..., None]] = {
     "halted": _read_set("halted"),
     "closing": _read_set("closing"),
     "schedule": _read_schedule,
+    "schedules": _ignore,
     "inbox": _read_inbox,
     "wake": _read_wake,
     "worker": _read_worker,

@@ -13,6 +13,7 @@ from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol import journal, schedules
 from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.schedules import Change
 from harness.servers import Server
 from tests.client.functions import odd
 from tests.service.fixtures import NewApp
@@ -280,9 +281,8 @@ async def test_a_schedule_keeps_what_it_starts_as_long_as_whoever_put_it_says(
     for name in ("week", "hour", "two", "ever"):
         schedule = await store.call(schedules.read_schedule(keys, name))
         assert schedule
-        await store.call(
-            schedules.advance_schedule(keys, schedule, next_due_ms=schedule.due_ms, id=PromiseId(f"{name}-1"))
-        )
+        change = Change(schedule.due_ms, "", [PromiseId(f"{name}-1")])
+        await store.call(schedules.advance_schedule(keys, schedule, change))
         await app.unschedule(name)
     async with serving(app):
         for name, kept_ms in (("week", LIMIT["retention_ms"]), ("hour", HOUR_MS), ("two", 2 * HOUR_MS)):

@@ -13,8 +13,9 @@ from durasleep import Durasleep
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol import journal, schedules, server
+from durasleep.protocol.due_schedules import Step
 from durasleep.protocol.keys import S
-from durasleep.protocol.schedules import Schedule
+from durasleep.protocol.schedules import Change, Schedule
 from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import note, sleeping_workflow
@@ -40,8 +41,8 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
         assert moved.due_ms > due_ms + 3_600_000 - 1
         assert client.zscore(keys.timers, "hourly~cron") == moved.due_ms
         # Another worker that saw it due, and is late.
-        late = schedules.advance_schedule(keys, schedule, next_due_ms=due_ms + 1, id=PromiseId("hourly@late"))
-        assert await store.call(late) == "stale"
+        change = Change(due_ms + 1, f"={due_ms + 1}", [PromiseId("hourly@late")])
+        assert (await store.call(schedules.advance_schedule(keys, schedule, change))).word == "stale"
         assert await store.call(journal.read_record(keys, PromiseId("hourly@late"))) is None
     assert effects.lines() == ["hourly"]
     assert await app.unschedule("hourly")
@@ -91,10 +92,10 @@ async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
     await app.schedule("paris", "0 0 1 1 *", note, effects.path, "paris", zone="Europe/Paris")
     lacking = app.worker(name="a-lacking")
 
-    def lacks_the_zone(schedule: Schedule) -> tuple[PromiseId, int]:
+    async def lacks_the_zone(schedule: Schedule) -> Step:
         raise ZoneInfoNotFoundError(schedule.zone)
 
-    monkeypatch.setattr(lacking._servings[0].schedules, "_moved", lacks_the_zone)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(lacking._servings[0].schedules, "_step", lacks_the_zone)  # pyright: ignore[reportPrivateUsage]
     running = asyncio.create_task(lacking.run())
     await lacking.ready.wait()
     async with serving(new_app(), "b-complete"):

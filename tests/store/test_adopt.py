@@ -161,7 +161,7 @@ async def test_a_schedule_that_is_there_stays(driver: Driver) -> None:
     other: Fields = [(b"x", b"1 * * * *"), (b"d", b"5")]
     assert (await driver.store.call(moving.adopt_schedule(driver.keys, "s", other))).word is Word.KNOWN
     assert await driver.redis.hgetall(driver.keys.schedule("s")) == dict(one)
-    await driver.redis.delete(driver.keys.schedule("s"), driver.keys.timers)
+    await driver.redis.delete(driver.keys.schedule("s"), driver.keys.timers, driver.keys.schedules)
 
 
 @pytest.mark.parametrize("broken", ["timers", "halted", "closing"])

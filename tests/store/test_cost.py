@@ -104,7 +104,7 @@ async def test_executions_that_sleep_and_wake(driver: Driver) -> None:
         "hgetall": COUNT,
         "hset": COUNT,
         "xadd": COUNT,
-        "type": 2,
+        "type": 3,
         "xlen": 1,
         "xrevrange": 1,
         "zcard": 1,

@@ -87,7 +87,7 @@ def test_a_forgotten_keyword_is_a_type_error_that_names_it() -> None:
 
 def test_an_unknown_keyword_is_a_type_error_that_names_it() -> None:
     with pytest.raises(TypeError, match=r"fire.lua does not know \['most'\]"):
-        load("fire").shared_args(limit="1", latest="0", resend_ms="1", most="2")
+        load("fire").shared_args(limit="1", latest="0", resend_ms="1", schedules_max="1", most="2")
 
 
 def test_an_unknown_field_or_include_is_found_when_a_script_is_assembled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,3 +160,11 @@ def test_an_id_without_its_brace_is_refused_where_it_needs_one() -> None:
     one = leaving("{a")
     with pytest.raises(InvalidId):
         one.check(THERE)
+
+
+def test_a_schedule_hears_of_its_execution_wherever_the_two_are() -> None:
+    assert waiters(arrive(leaving(waiters=f"s{NEAR}\n"))) == f"s{NEAR}\n".encode()
+    assert waiters(arrive(leaving(waiters=f"s{FAR}\n"))) == f"x{SOME} 0 {FAR}~cron\n".encode()
+    assert waiters(arrive(leaving(waiters=f"x3 0 {FAR}~cron\n"))) == f"x{SOME} 0 {FAR}~cron\n".encode()
+    together = waiters(arrive(leaving(waiters=f"x3 0 {NEAR}~cron\n")))
+    assert together == f"x{HERE} 0 {NEAR}~cron\n".encode(), "this works inside one partition, too"

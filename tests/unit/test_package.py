@@ -42,6 +42,8 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "RemoteError",
         "Retry",
         "RetryAfter",
+        "ScheduleDescription",
+        "ScheduleOptions",
         "Settings",
         "State",
         "StoreRefused",

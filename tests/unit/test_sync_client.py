@@ -24,6 +24,7 @@ ONLY_ASYNC = {"__await__"}
 OF_AN_APPLICATION = {
     "address",
     "connect",
+    "cron",
     "group",
     "is_addressed",
     "lifespan",
@@ -125,6 +126,10 @@ class Copy:
         for path in ("pyproject.toml", "scripts/generate_sync.py"):
             self.write(path, (ROOT / path).read_text(encoding="utf-8"))
         self.write("durasleep/client/client.py", CODE)
+        self.write("durasleep/client/schedules.py", "")
+        self.write(
+            "durasleep/client/sync_schedules.py", WRITTEN.splitlines()[0].replace("client.py", "schedules.py") + "\n"
+        )
         self.write("tests/client/test_it.py", "async def test_it() -> None: ...\n")
         (root / "tests/client/sync").mkdir()
 

@@ -129,6 +129,7 @@ ACROSS_PARTITIONS = (
     "durasleep/worker/loops/relay.py",
     "tests/model/both.py",
     "tests/store/test_foreign.py",
+    "tests/store/test_schedule.py",
     "tests/model/moves.py",
     "tests/model/workers.py",
     "tests/model/test_scripts_follow_the_model.py",

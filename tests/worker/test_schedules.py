@@ -129,7 +129,7 @@ async def test_one_that_is_forgotten_loses_its_timer(cron: Cron, driver: Driver)
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("zone", "Mars/Base", "ZoneInfoNotFoundError("),
+        ("zone", "Mars/Base", "'Mars/Base' is not a time zone: "),
         ("cron", "@sometimes", "'@sometimes' is not a cron line: "),
         ("due", "soon", ""),
         ("due", "-" + "9" * 18, ""),
@@ -194,12 +194,12 @@ async def test_one_that_was_offered_by_another_worker_is_started_where_it_can_be
 
 
 async def test_so_many_are_started_at_a_time_the_first_first(cron: Cron, driver: Driver) -> None:
-    names = [f"s{number:02}" for number in range(19)]
+    names = [f"s{number:02}" for number in range(schedules_loop.TOGETHER_MAX + 3)]
     for name in names:
         await cron.put(name)
     cron.loop.note_due(names)
     await cron.loop.once()
-    assert [id.partition("@")[0] for id in await driver.queued()] == names[:16]
+    assert [id.partition("@")[0] for id in await driver.queued()] == names[: schedules_loop.TOGETHER_MAX]
     await cron.loop.once()
     assert [id.partition("@")[0] for id in await driver.queued()] == names
     before = await driver.snapshot()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
@@ -201,11 +201,15 @@ def _first_line(text: str | None) -> str:
 
 def show(description: Description, now_ms: int, *, with_values: bool = False) -> None:
     """A promise with all that is known of it. Lines are not cut, so that they can be copied."""
+    rows(_rows(description, now_ms, with_values))
+
+
+def rows(shown: Sequence[tuple[str, str, str]]) -> None:
+    """Names, values and styles, one or more lines each. Lines are not cut, so that they can be copied."""
     from rich.text import Text
 
-    rows = _rows(description, now_ms, with_values)
-    width = max(len(name) for name, _, _ in rows) + 2
-    for name, value, style in rows:
+    width = max(len(name) for name, _, _ in shown) + 2
+    for name, value, style in shown:
         for index, line in enumerate(value.splitlines() or [""]):
             label = name if index == 0 else ""
             _out().print(Text.assemble((f"{label:<{width}}", "dim"), (line, style)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from durasleep import humanize
 from durasleep.cli.output import console
@@ -15,6 +16,9 @@ from durasleep.query.limits import LimitSummary
 from durasleep.query.partitions import PartitionSummary
 from durasleep.query.search import DueItem, Summary
 from durasleep.runtime.recording import Verdict
+
+if TYPE_CHECKING:  # others need nothing that reads cron lines
+    from durasleep.query.schedules import ScheduleDescription
 
 Cell = tuple[str, str]
 """A text and its style."""
@@ -197,6 +201,60 @@ def timers(found: Sequence[DueItem], now_ms: int) -> None:
         for one in found
     ]
     _print(["ID", "KIND", "FUNCTION", "NAME", "DUE"], rows, spare=("NAME", "FUNCTION"))
+
+
+def schedules(found: Sequence[ScheduleDescription], now_ms: int) -> None:
+    """Schedules, one a line."""
+    rows: list[list[Cell]] = [
+        [
+            (one.name, "bold"),
+            (_short(one.function), ""),
+            (_short(_times_of(one)), ""),
+            (one.overlap, ""),
+            (_short(one.note.partition("\n")[0]), ""),
+            _next_of(one, now_ms),
+        ]
+        for one in found
+    ]
+    _print(["NAME", "FUNCTION", "TIMES", "OVERLAP", "NOTE", "NEXT"], rows, spare=("NOTE", "OVERLAP", "FUNCTION"))
+
+
+def schedule(found: ScheduleDescription, now_ms: int) -> None:
+    """One schedule with all that is known of it."""
+    limits = (("start", found.start_ms), ("end", found.end_ms))
+    rows: list[tuple[str, str, str]] = [
+        ("name", found.name, "bold"),
+        ("function", found.function, ""),
+        ("runs on", found.queue, ""),
+        ("times", _times_of(found), ""),
+        *((name, console.instant(ms), "") for name, ms in limits if ms is not None),
+        ("jitter", humanize.describe_ms(found.jitter_ms) if found.jitter_ms else "", ""),
+        ("overlap", found.overlap, ""),
+        ("catch up", _catch_up_of(found), ""),
+        ("left", "" if found.remaining is None else f"{found.remaining} starts", ""),
+        ("note", found.note, ""),
+        ("running", found.running or "", ""),
+        ("waiting", "\n".join(found.waiting), ""),
+        ("paused", "" if found.paused_at_ms is None else f"since {console.instant(found.paused_at_ms)}", "yellow"),
+        ("next", "\n".join(humanize.describe_until(ms, now_ms) for ms in found.next_at_ms) or "never", ""),
+    ]
+    console.rows([row for row in rows if row[1]])
+
+
+def _times_of(one: ScheduleDescription) -> str:
+    times = "; ".join(one.cron) if one.every_ms is None else f"every {humanize.describe_ms(one.every_ms)}"
+    return f"{times} {one.zone}"
+
+
+def _catch_up_of(one: ScheduleDescription) -> str:
+    limit = "" if one.window_ms is None else f", if not missed by more than {humanize.describe_ms(one.window_ms)}"
+    return f"{one.catch_up}{limit}"
+
+
+def _next_of(one: ScheduleDescription, now_ms: int) -> Cell:
+    if one.paused_at_ms is not None:
+        return "paused", "yellow"
+    return (humanize.describe_until(one.next_at_ms[0], now_ms) if one.next_at_ms else "never"), ""
 
 
 def _short(text: str) -> str:

@@ -5,6 +5,7 @@
 -- @include keys
 -- @include each_item
 -- @include load
+-- @include schedule_form
 -- @include dispatch
 -- @include gates
 -- @include functions
@@ -110,8 +111,11 @@ function actions.schedule(name, at, last)
   local key = schedule_prefix .. name
   if redis.call('EXISTS', key) == 1 then return { 'known', '' } end
   check_type(timers, 'zset')
+  check_type(schedules, 'zset')
   in_chunks(values_from(at + 4, last), 'HSET', key)
-  set_timer(name .. '~cron', tonumber(ARGV[at + 3]))
+  local cron, paused, waiting, starting = unpack(redis.call('HMGET', key, S.cron, S.paused, S.waiting, S.starting))
+  local look_at = (waiting or starting) and now or tonumber(ARGV[at + 3])
+  set_timer_of(name, is_newer_form(cron), paused and LIMIT.due_ms_max or look_at)
   return { 'adopted', '' }
 end
 

@@ -402,7 +402,7 @@ function seldom()
     return redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention)
   end
 
-  local read_traits = reader_of('^(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t$') -- priority, key, weight, labels
+  local TRAITS = '^(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t$' -- priority, key, weight, labels
   local planned = {} -- op -> what it would make
 
   -- What a child would be. It waits in the queue of its parent, unless the op or its function says otherwise.
@@ -417,7 +417,8 @@ function seldom()
       retention = retention,
     }
     if traits ~= '' then
-      what.priority, what.key, what.weight, what.labels = read_traits(traits)
+      what.priority, what.key, what.weight, what.labels = string.match(traits, TRAITS)
+      if not what.key then error('INVALID traits ' .. traits, 0) end
     end
     complete(what)
     if child_id == '' then what.retention = nil end -- it is kept with the family
@@ -489,7 +490,7 @@ function seldom()
       journal(record, number, entry, STATE.rejected, '') -- empty: the id belongs to another function
       return
     end
-    if child and child.state ~= STATE.pending and bytes_left > 0 then
+    if child and child.state ~= STATE.pending and not is_spent() then
       local value = redis.call('HGET', child.key, F.value) or ''
       spend(#value, 0)
       journal(record, number, entry, child.state, value)

@@ -61,6 +61,8 @@ function actions.drop(name, origin)
   if redis.call('EXISTS', tag .. name) == 0 then -- else somebody has made another one meanwhile
     redis.call('UNLINK', waiters_prefix .. id_of(name))
     redis.call('ZREM', halted, id_of(name))
+    local schedule = string.match(name, '^schedule:(.*)$')
+    if schedule and is_a(schedules, 'zset') then redis.call('ZREM', schedules, schedule) end
   end
   return 'dropped'
 end

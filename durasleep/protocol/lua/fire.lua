@@ -1,8 +1,8 @@
 -- Settles at most `limit` due timers, oldest first, and closes a part of the families that are still to be closed.
 -- Answers: seconds and microseconds of the server's clock, how many timers were due, when the next is due, the last id
 -- of `wake`, how many were dropped as stale, the due schedules, the quarantined names, how many families are still to
--- be closed, how many due timers only a newer version knows, what is to be asked of other partitions, and what is to
--- be told to them.
+-- be closed, how many due timers only a newer version knows, what is to be asked of other partitions, what is to be told
+-- to them, and whether more schedules are due. At most `schedules_max` schedules are answered beside those of the timers.
 -- @include keys
 -- @include kin
 -- @include foreign_waiters
@@ -10,7 +10,7 @@
 -- @include last_id
 -- @include refusal
 -- @include snapshot
-local limit, latest, resend_ms = unpack(ARGV, 1, 3)
+local limit, latest, resend_ms, schedules_max = unpack(ARGV, 1, 4)
 
 -- Firing goes on while Redis is full: a first write that frees memory lets the others pass.
 redis.call('ZREM', timers, '')
@@ -182,8 +182,8 @@ end
 
 -- What a limit has left to do: for a key, for all keys, or for an execution that has made room for a newer one.
 local function fire_gate(id, what, member)
-  unset_timer(member)
   if what == 'replaced' then
+    unset_timer(member)
     local record = load(id)
     if record and record.place == PLACE.parked then finish(record, STATE.canceled, '') end
     return
@@ -295,10 +295,8 @@ local function count_closing()
 end
 
 -- No timer is due by a clock that the caller does not accept.
-local due = {}
-if latest == '' or now <= tonumber(latest) then
-  due = redis.call('ZRANGEBYSCORE', timers, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit)
-end
+local due, is_accepted = {}, latest == '' or now <= tonumber(latest)
+if is_accepted then due = redis.call('ZRANGEBYSCORE', timers, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit) end
 for i = 1, #due, 2 do
   local member = due[i]
   local ok, problem = pcall(fire_one, member, due[i + 1])
@@ -312,17 +310,38 @@ for i = 1, #due, 2 do
     quarantine('timers:' .. line)
   end
 end
+-- Until a worker has set the next due time of a schedule, it is offered again every second.
+local due_schedules, fits, found = {}, is_a(schedules, 'zset')
+local has_schedules = fits and found ~= 'none'
+if is_accepted and schedules_max ~= '0' and has_schedules then
+  due_schedules = redis.call('ZRANGEBYSCORE', schedules, '-inf', now_text, 'LIMIT', 0, schedules_max)
+  for _, name in ipairs(due_schedules) do
+    set_schedule_timer(name, now + 1000)
+    crons[#crons + 1] = name
+  end
+end
+local has_more_schedules = has_schedules and #due_schedules >= tonumber(schedules_max)
 drain_closing()
 close_families()
 write_gathered() -- no firer is told: the calling one gets the next due time in the answer
 
--- When the next timer is due, without those that stay for a newer version.
+-- When the next timer is due, without those that stay for a newer version, or the next schedule. Those that are due and
+-- were too many are asked for when there is room.
 local function next_due()
+  local earliest
   local first = redis.call('ZRANGE', timers, 0, newer_count, 'WITHSCORES')
   for i = 1, #first, 2 do
-    if not newer[first[i]] then return int(math.min(tonumber(first[i + 1]), LIMIT.due_ms_max)) end
+    if not newer[first[i]] then
+      earliest = math.min(tonumber(first[i + 1]), LIMIT.due_ms_max)
+      break
+    end
   end
-  return ''
+  if not has_schedules then return earliest and int(earliest) or '' end
+  local from = has_more_schedules and '(' .. now_text or '-inf'
+  local last = '(' .. LIMIT.due_ms_max
+  local scheduled = redis.call('ZRANGEBYSCORE', schedules, from, last, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  if scheduled then earliest = math.min(earliest or tonumber(scheduled), tonumber(scheduled)) end
+  return earliest and int(earliest) or ''
 end
 
 return {
@@ -338,4 +357,5 @@ return {
   newer_count,
   asks,
   tells,
+  has_more_schedules and 1 or 0,
 }

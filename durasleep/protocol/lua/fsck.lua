@@ -10,6 +10,7 @@
 -- @include find
 -- @include foreign_waiters
 -- @include last_id
+-- @include schedule_form
 local repair = unpack(ARGV, 1, 1)
 
 if repair == '1' then redis.call('ZREM', timers, '') end -- broken data may be repaired on a full Redis
@@ -309,7 +310,7 @@ end
 -- that were killed while they waited. Of a set only some are checked.
 local function check_waiters(record)
   local gone, clients = {}, {}
-  if record.waiters == MANY then
+  if record.waiters == WORD.many then
     gone = some_gone(waiters_prefix .. record.id, SAMPLE_WHEN_FULL)
   else
     for waiter in string.gmatch(record.waiters or '', '[^\n]+') do
@@ -493,7 +494,7 @@ end
 -- reads it.
 function checks.waiters(id)
   local record = load(id)
-  if record and record.waiters == MANY then return '' end
+  if record and record.waiters == WORD.many then return '' end
   if redis.call('EXISTS', waiters_prefix .. id) == 1 then
     found('waiters', id, 'has a set of waiters, but does not refer to it', function()
       redis.call('UNLINK', waiters_prefix .. id)
@@ -592,11 +593,38 @@ do
   end
 end
 
+-- Its timer need not be at its due time, which may be put off. One that is paused or has come to its end needs none,
+-- unless an execution waits for its start.
+local function check_schedule_timer(name, cron, due, is_paused, is_busy)
+  local look_at = is_busy and now or tonumber(due) or now
+  if is_paused or look_at >= LIMIT.due_ms_max then look_at = LIMIT.due_ms_max end
+  local is_for_newer = is_newer_form(cron)
+  local score
+  if is_for_newer then
+    score = redis.call('ZSCORE', schedules, name)
+  else
+    score = redis.call('ZSCORE', timers, name .. '~cron')
+  end
+  if score and (tonumber(score) < LIMIT.due_ms_max or look_at == LIMIT.due_ms_max) then return end
+  if not is_for_newer and look_at == LIMIT.due_ms_max then return end
+  found('untimed', name .. '~cron', 'is a schedule without a timer', function()
+    set_timer_of(name, is_for_newer, look_at)
+  end)
+end
+
 function checks.schedule(name)
-  local due = redis.call('HGET', schedule_prefix .. name, S.due)
-  if due and not redis.call('ZSCORE', timers, name .. '~cron') then
-    found('untimed', name .. '~cron', 'is a schedule without a timer', function()
-      set_timer(name .. '~cron', tonumber(due))
+  local key = schedule_prefix .. name
+  local kept = redis.call('HMGET', key, S.cron, S.due, S.paused, S.running, S.waiting, S.starting)
+  local cron, due, paused, running, waiting, starting = unpack(kept, 1, 6)
+  if not due then return '' end
+  if not is_newer_form(cron) then
+    paused, running, waiting, starting = false, false, false, false -- of an older version: it knows no such fields
+  end
+  check_schedule_timer(name, cron, due, paused, starting or (waiting and not running))
+  local ended = waiting and not paused and running and load(running) -- in another partition, it tells its schedule
+  if ended and ended.state ~= STATE.pending and not is_closing(running) then
+    found('untold', 'schedule:' .. name, 'waits for ' .. running .. ', which has ended', function()
+      kin().end_scheduled(name, running)
     end)
   end
   return ''

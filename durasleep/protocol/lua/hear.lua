@@ -11,6 +11,10 @@ local LATE_MS = 3600000
 local function hear(at)
   local entry_id, incarnation, child_id, state, refused, value = unpack(ARGV, at + 1, at + 6)
   local owner_id, number = owner_of(entry_id)
+  if number == 'cron' then -- a schedule has started it
+    end_scheduled(owner_id, child_id)
+    return 'heard'
+  end
   local member = entry_id .. '~ask'
   local owner = owner_id and load(owner_id, { number })
   local raw = owner and owner.state == STATE.pending and raw_of(owner, number)

@@ -12,7 +12,7 @@ local function told(at)
   local record = load(id)
   if not record or record.state == STATE.pending then return 'told' end
   if #foreign_waiters(record, 1) > 0 then return 'told' end
-  if record.waiters == MANY and redis.call('EXISTS', waiters_prefix .. id) == 0 then
+  if record.waiters == WORD.many and redis.call('EXISTS', waiters_prefix .. id) == 0 then
     redis.call('HDEL', record.key, F.waiters)
   end
   unset_timer(id .. '~tell')

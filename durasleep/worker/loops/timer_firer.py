@@ -46,14 +46,19 @@ class TimerFirer:
         on_schedules: Callable[[list[str]], None],
         on_foreign: Callable[[Sequence[Ask], Sequence[Tell]], None] = _nowhere,
         turns: Turns | None = None,
+        room_for_schedules: Callable[[], int] = lambda: timers.SCHEDULES_MAX,
     ) -> None:
-        """``on_foreign`` gets what is to be carried to other partitions; ``turns`` are those of all firers."""
+        """``on_foreign`` gets what is to be carried to other partitions; ``turns`` are those of all firers.
+        ``room_for_schedules`` says how many due schedules a firing may find; if there are more, see ``find_schedules``.
+        """
         self._store = store
         self._keys = keys
         self._clock = store.clock(keys)
         self._settings = settings
         self._on_schedules = on_schedules
         self._on_foreign = on_foreign
+        self._room_for_schedules = room_for_schedules
+        self._has_more_schedules = False
         self._turns = turns or Turns(store.partitions.node_of)
         self._rank = 0
         self._next_due_ms: int | None = None
@@ -79,6 +84,11 @@ class TimerFirer:
         self._hinted_ms = due_ms if self._hinted_ms is None else min(due_ms, self._hinted_ms)
         self._hint.set()
 
+    def find_schedules(self) -> None:
+        """There is room for due schedules again."""
+        if self._has_more_schedules:
+            self.hint()
+
     def on_wake(self, last_wake: bytes, due_ms: int = 0) -> None:
         """The last entry of ``wake``, from a heartbeat or from the stream; a new one is a hint. Empty: there can be
         none.
@@ -98,7 +108,12 @@ class TimerFirer:
         async with self._firing:
             self._hinted_ms = None  # a hint that comes while we ask may be newer than the answer
             clock, sent_us = self._clock, monotonic_us()
-            fire = timers.fire(self._keys, limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
+            fire = timers.fire(
+                self._keys,
+                limit=self._settings.fire_items_max,
+                latest_ms=clock.latest_ms,
+                schedules_max=self._room_for_schedules() // batches,
+            )
             answers = await self._turns.run(self._keys, lambda: self._store.ask([fire] * batches))
             received_us = monotonic_us()
             for answer in answers:
@@ -112,6 +127,7 @@ class TimerFirer:
             await self._hold(fired.server_us // 1000)
         self._next_due_ms = fired.next_due_ms
         self._last_wake = fired.last_wake
+        self._has_more_schedules = fired.has_more_schedules
         for line in fired.quarantined:
             logger.error("a timer was quarantined: %s", line)
         if fired.newer and monotonic_us() / 1e6 - self._newer_said_at >= SAID_S:

@@ -1,7 +1,6 @@
 -- What this call may still do beside its items: bytes it moves, and members of families and waiters it visits. Work
 -- that may be much takes its share from here; the rest is left to another call.
 local bytes_left, members_left = LIMIT.call_bytes_max, LIMIT.family_max
-local ENDING_COST = 4 -- members: ending another promise, or telling it, takes as many commands
 
 local function spend(bytes, members)
   bytes_left = bytes_left - bytes

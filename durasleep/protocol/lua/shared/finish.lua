@@ -2,7 +2,6 @@
 -- @include notify_inbox
 -- @include recent
 -- @include budget
--- @include many
 local families = {} -- records that have ended, whose family is to be closed at the end of the script
 -- The effects of an ending beside its own hash and the waiting inboxes: a function that answers the table of kin.lua. A
 -- script that seldom needs it makes it late.
@@ -18,10 +17,12 @@ local function keep_for(key, keep_ms)
   if keep_ms > 0 then redis.call('PEXPIRE', key, int(keep_ms)) end
 end
 
--- A line is an inbox, which gets the value if it is small, or a promise that settles with this one.
+-- A line is an inbox, which gets the value if it is small, a promise that settles with this one, or the schedule that has
+-- started it.
 local function notify_waiter(record, kind, who, state, payload)
+  if kind == 's' then return kin().end_scheduled(who, record.id) end
   if kind == 'p' then
-    spend(#payload, ENDING_COST)
+    spend(#payload, LIMIT.ending_cost)
     return kin().settle_waiter(who, state, payload)
   end
   local carried = #payload <= LIMIT.inbox_value_bytes_max and payload or nil
@@ -40,7 +41,7 @@ end
 -- partitions, which stay until they have heard of the ending (`told`). Waiters that only a newer version knows are left
 -- to that version.
 local function notify_waiters(record, waiters, state, payload)
-  if waiters == MANY then return kin().notify_many(record, state, payload) end
+  if waiters == WORD.many then return kin().notify_many(record, state, payload) end
   local inbox = string.match(waiters, '^i([^\n]+)\n$') -- mostly there is one waiter
   if inbox and not is_spent() then
     notify_waiter(record, 'i', inbox, state, payload)
@@ -49,7 +50,7 @@ local function notify_waiters(record, waiters, state, payload)
   local newer, foreign = '', ''
   for at, kind, who in string.gmatch(waiters, '()(%a)([^\n]+)\n') do
     if is_spent() then return newer .. string.sub(waiters, at), foreign end
-    if kind == 'i' or kind == 'p' then
+    if kind == 'i' or kind == 'p' or kind == 's' then
       notify_waiter(record, kind, who, state, payload)
     elseif kind == 'x' then
       foreign = foreign .. 'x' .. who .. '\n'
@@ -63,8 +64,8 @@ end
 -- Keeps the waiters that an ending leaves. Those of other partitions are told by whoever fires its timer, again and
 -- again; until then it does not expire.
 local function keep_waiters(record, left, foreign)
-  local is_set = left == MANY or foreign == MANY
-  put(record, F.waiters, is_set and MANY or left .. foreign)
+  local is_set = left == WORD.many or foreign == WORD.many
+  put(record, F.waiters, is_set and WORD.many or left .. foreign)
   if foreign ~= '' then
     record.is_untold = true
     set_timer(record.id .. '~tell', now)

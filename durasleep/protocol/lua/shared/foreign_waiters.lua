@@ -6,7 +6,7 @@ local function foreign_waiters(record, count)
   local function add_one(who)
     if #found < count then found[#found + 1] = who end
   end
-  if waiters ~= MANY then
+  if waiters ~= WORD.many then
     for who in string.gmatch(waiters, '%f[^%z\n]x([^\n]+)\n') do
       add_one(who)
     end

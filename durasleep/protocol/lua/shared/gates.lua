@@ -113,10 +113,23 @@ function gates()
     return gate.name .. '/' .. key .. '~gate'
   end
 
+  local timed = {} -- the timers of keys that this script has set, or has removed
+
+  local function set_key_timer(gate, key, at)
+    local member = member_of(gate, key)
+    timed[member] = true
+    set_timer(member, at)
+  end
+
+  local function unset_key_timer(gate, key)
+    local member = member_of(gate, key)
+    timed[member] = false
+    unset_timer(member)
+  end
+
   local function is_timed(gate, key)
     local member = member_of(gate, key)
-    local change = timer_changes[member]
-    if change ~= nil then return change ~= false end
+    if timed[member] ~= nil then return timed[member] end
     return redis.call('ZSCORE', timers, member)
   end
 
@@ -140,7 +153,7 @@ function gates()
   local function end_waiting(gate, key)
     redis.call('ZREM', gate.key .. ':waiting', key)
     redis.call('HDEL', gate.key .. ':gate', '*' .. key)
-    if is_timed(gate, key) then unset_timer(member_of(gate, key)) end
+    if is_timed(gate, key) then unset_key_timer(gate, key) end
   end
 
   local function take_out(gate, key, id)
@@ -166,7 +179,7 @@ function gates()
     local wakes_up = tonumber(first[2]) < LEVEL
     local at = not wakes_up and take_token(gate, key)
     if at then
-      set_timer(member_of(gate, key), at)
+      set_key_timer(gate, key, at)
       set_waiting(gate, key, false)
       return false
     end
@@ -189,7 +202,8 @@ function gates()
   end
 
   local function go_on_later(gate, key)
-    set_timer(gate.name .. '/' .. (key and key .. '~gate' or '~gates'), now)
+    if key then return set_key_timer(gate, key, now) end
+    set_timer(gate.name .. '/~gates', now)
   end
 
   -- The keys begin in turn. Each look takes a key out of those that may go, or begins one of its executions: so it ends.
@@ -257,7 +271,7 @@ function gates()
     local at = level > 0 and take_token(gate, key)
     if at then
       park(record, gate, key, level, false)
-      set_timer(member_of(gate, key), at)
+      set_key_timer(gate, key, at)
       return false
     end
     hold_slot(gate, record.id, key)
@@ -324,6 +338,7 @@ function gates()
   -- The timer of a key that waited for its rate, or that has more to do than one script may.
   local function open_key(name, key)
     local gate = gate_of(name)
+    unset_key_timer(gate, key)
     if not gate.total then return release_of_key(gate, key) end
     if redis.call('EXISTS', parked_of(gate, key)) == 1 then set_waiting(gate, key, has_room_for_key(gate, key)) end
     release_in_turn(gate)
@@ -332,6 +347,7 @@ function gates()
   -- After a change of the limit, or if there is more to do than one script may: some keys at a time.
   local function open_all(name)
     local gate = gate_of(name)
+    unset_timer(name .. '/~gates')
     local fields = gate.key .. ':gate'
     local cursor = redis.call('HGET', fields, V.cursor)
     if cursor then

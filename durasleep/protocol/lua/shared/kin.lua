@@ -55,6 +55,18 @@ local function settle_waiter(who, state, payload)
   if owner_id then settle_for(owner_id, number, incarnation, state, payload) end
 end
 
+-- The execution that a schedule has started has ended: if another one waits for that, the schedule is due.
+local function end_scheduled(name, id)
+  local key = schedule_prefix .. name
+  if not is_a(key, 'hash') then return end
+  local running, waiting, paused, revision =
+    unpack(redis.call('HMGET', key, S.running, S.waiting, S.paused, S.revision))
+  if running ~= id then return end
+  redis.call('HDEL', key, S.running)
+  redis.call('HSET', key, S.revision, int((tonumber(revision or '') or 0) + 1))
+  if waiting and not paused and is_a(schedules, 'zset') then set_schedule_timer(name, now) end
+end
+
 local function has_waiter(key, pattern)
   local cursor = '0'
   repeat
@@ -71,15 +83,15 @@ local function notify_many(record, state, payload)
   local key, cursor = waiters_prefix .. record.id, '0'
   if not is_a(key, 'set') then return '', '' end
   repeat
-    local page = redis.call('SSCAN', key, cursor, 'MATCH', '[ip]?*', 'COUNT', 1000)
+    local page = redis.call('SSCAN', key, cursor, 'MATCH', '[ips]?*', 'COUNT', 1000)
     cursor = page[1]
     for _, waiter in ipairs(page[2]) do
-      if is_spent() then return MANY, '' end
+      if is_spent() then return WORD.many, '' end
       local is_there = redis.call('SREM', key, waiter) == 1 -- a scan may show it twice
       if is_there then notify_waiter(record, string.sub(waiter, 1, 1), string.sub(waiter, 2), state, payload) end
     end
   until cursor == '0'
-  return has_waiter(key, '[^x]*') and MANY or '', has_waiter(key, 'x*') and MANY or ''
+  return has_waiter(key, '[^x]*') and WORD.many or '', has_waiter(key, 'x*') and WORD.many or ''
 end
 
 local function notify_owner(record, state, payload)
@@ -151,7 +163,7 @@ local function close_member(record, number, raw, keep_ms)
   if not child or child.incarnation ~= record.incarnation then return end
   child.keep_ms = keep_ms -- it need not look for its root
   if child.state == STATE.pending then
-    spend(0, ENDING_COST)
+    spend(0, LIMIT.ending_cost)
     finish(child, STATE.canceled, '')
   elseif child.family then
     families[#families + 1] = child
@@ -214,6 +226,7 @@ end
 
 local kinship = {
   settle_waiter = settle_waiter,
+  end_scheduled = end_scheduled,
   notify_many = notify_many,
   notify_owner = notify_owner,
   close_families = close_families,

@@ -12,6 +12,31 @@ local function unset_timer(member)
   timer_changes[member] = false
 end
 
+local schedule_changes = {} -- name -> when to look at it
+
+-- The timer of a schedule that older versions cannot run: beside the timers, which must not wait for thousands of
+-- schedules.
+local function set_schedule_timer(name, due)
+  schedule_changes[name] = due
+end
+
+local function write_schedule_timers()
+  local made, count, earliest = {}, 0, LIMIT.due_ms_max
+  for name, due in pairs(schedule_changes) do
+    made[count + 1], made[count + 2] = int(due), name
+    count = count + 2
+    if due < earliest then earliest = due end
+  end
+  schedule_changes = {}
+  if earliest < LIMIT.due_ms_max then
+    local first = redis.call('ZRANGEBYSCORE', schedules, '(' .. now_text, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if not first[2] or earliest < tonumber(first[2]) then
+      earliest_made = math.min(earliest_made or earliest, earliest)
+    end
+  end
+  in_chunks(made, 'ZADD', schedules)
+end
+
 -- Once, at the end of a script. It answers nothing; for `notify_firers` it keeps whether a new timer is the earliest of
 -- all.
 local function write_timers()
@@ -36,6 +61,7 @@ local function write_timers()
     end
   end
   in_chunks(made, 'ZADD', timers)
+  if next(schedule_changes) then write_schedule_timers() end
 end
 
 local for_all = {} -- messages for every worker, as names and values in turn: one entry, because `wake` has only one

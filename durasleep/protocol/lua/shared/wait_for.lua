@@ -1,6 +1,5 @@
 -- @include load
 -- @include entry
--- @include many
 -- @include check_type
 local SAMPLE = 2 -- members of a set that are checked for each new one: so most of a set is always alive
 local SAMPLE_WHEN_FULL = 64
@@ -31,7 +30,7 @@ end
 
 local function is_waiting(record, waiter)
   local waiters = record.waiters or ''
-  if waiters == MANY then return redis.call('SISMEMBER', waiters_prefix .. record.id, waiter) == 1 end
+  if waiters == WORD.many then return redis.call('SISMEMBER', waiters_prefix .. record.id, waiter) == 1 end
   return string.find('\n' .. waiters, '\n' .. waiter .. '\n', 1, true) ~= nil
 end
 
@@ -46,7 +45,7 @@ end
 
 -- Whether a promise has so many waiters that there is no room for another one.
 local function has_no_room(record)
-  if record.waiters ~= MANY then return false end
+  if record.waiters ~= WORD.many then return false end
   local key = waiters_prefix .. record.id
   check_type(key, 'set')
   return redis.call('SCARD', key) >= LIMIT.promise_waiters_max and #some_gone(key, SAMPLE_WHEN_FULL) == 0
@@ -72,7 +71,7 @@ local function make_set(record, waiters)
     lines[#lines + 1] = line
   end
   in_chunks(lines, 'SADD', waiters_prefix .. record.id)
-  put_waiters(record, MANY)
+  put_waiters(record, WORD.many)
 end
 
 -- Adds a waiter to a pending promise, unless it waits already. An inbox is only a hint, so it may be refused; an
@@ -82,10 +81,10 @@ local function wait_for(record, waiter)
   local waiters = record.waiters or ''
   local room = LIMIT.waiters_bytes_max - #waiter - 1
   if #waiters > room and #waiters <= LIMIT.waiters_bytes_max then waiters = living(waiters) end
-  if waiters ~= MANY and (#waiters <= room or not is_a(waiters_prefix .. record.id, 'set')) then
+  if waiters ~= WORD.many and (#waiters <= room or not is_a(waiters_prefix .. record.id, 'set')) then
     return put_waiters(record, waiters .. waiter .. '\n')
   end
-  if waiters ~= MANY then make_set(record, waiters) end
+  if waiters ~= WORD.many then make_set(record, waiters) end
   add_to_set(record, waiter)
 end
 
@@ -93,7 +92,7 @@ end
 local function strike(id, waiter)
   local key, set = promise_prefix .. id, waiters_prefix .. id
   local waiters = is_a(key, 'hash') and redis.call('HGET', key, F.waiters)
-  if waiters == MANY then
+  if waiters == WORD.many then
     if is_a(set, 'set') then redis.call('SREM', set, waiter) end
   elseif waiters then
     local first, last = string.find('\n' .. waiters, '\n' .. waiter .. '\n', 1, true)
