@@ -11,7 +11,7 @@ from typing import Any, Protocol, Unpack
 
 from durasleep.client.schedule_options import KeptOptions, ScheduleOptions, span
 from durasleep.codec import Codec
-from durasleep.errors import StoreUnavailable
+from durasleep.errors import StoreUnavailable, UsageError
 from durasleep.model import check_name
 from durasleep.protocol import due_schedules, schedules, server
 from durasleep.protocol.schedules import Change, Schedule

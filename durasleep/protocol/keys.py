@@ -154,8 +154,8 @@ A = {
 """Fields of an entry of ``audit``."""
 
 WORD = {"many": "+"}
-"""What the field of the waiters says if there are many: they are members of a set, see ``Keyspace.waiters``. Otherwise it
-has a line for each: an inbox as ``i<inbox>``, an entry of another execution as ``p<incarnation> <id>~<number>``, the
+"""What the field of the waiters says if there are many: they are members of a set, see ``Keyspace.waiters``. Otherwise
+it has a line for each: an inbox as ``i<inbox>``, an entry of another execution as ``p<incarnation> <id>~<number>``, the
 schedule that has started it as ``s<name>``, an entry in another partition as ``x<partition> ...``.
 """
 

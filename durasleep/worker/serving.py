@@ -72,7 +72,7 @@ class Serving:
         self._settings = settings
         self._begin = begin
         self._beat_ms = round(settings.heartbeat_s * 1000)
-        self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue()
+        self._beats = asyncio.Queue[tuple[Beat, int, int]]()
         self._reading: asyncio.Task[None] | None = None
         self._looping: list[asyncio.Task[None]] = []
         self._stopped_us: int | None = None

@@ -63,7 +63,7 @@ def _rpc(
     make = requests.rpc_maker(
         store.keys, function, options, group=GROUP, inbox=lambda _: names.inbox, settings=DEFAULTS
     )
-    return make(id, payload, names.idempotency_key())
+    return make(id, payload, names.idempotency_key(), "")
 
 
 async def _suspend(store: Store, reader: TaskReader, dues: dict[str, int]) -> None:

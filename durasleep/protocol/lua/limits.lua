@@ -5,7 +5,7 @@
 -- Answers per item: "kept", or "same" if nothing has changed.
 -- @include keys
 -- @include each_item
--- @include functions
+-- @include gates
 -- @include at_end
 local CODE = { L.per_key, L.total, L.rate, L.window, L.burst, L.hold, L.parked_max, L.overflow, L.keyed }
 local actions = {}
