@@ -67,8 +67,7 @@ class Serving:
         self.keys = keys
         self._store = store
         self._executor = executor
-        self._consumer = consumer
-        self._group = group
+        self._consumer, self._group = consumer, group
         self._settings = settings
         self._begin = begin
         self._beat_ms = round(settings.heartbeat_s * 1000)
