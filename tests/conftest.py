@@ -50,6 +50,8 @@ _ALSO_IN_SEVERAL = (
     "tests/service/test_forking.py",
     "tests/service/test_fsck_beside_work.py",
     "tests/service/test_many.py",
+    "tests/service/test_limits.py",
+    "tests/service/test_indexes.py",
     "tests/service/test_pausing.py",
     "tests/service/test_schedule_policies.py",
     "tests/service/test_schedules.py",
