@@ -12,7 +12,7 @@ The layers; each imports only those below it:
                             reached
     protocol                the commands for Redis, and the meaning of the answers; the Lua scripts
     declared                what is declared of a function for all its executions
-    codec | settings | devserver | humanize | cron | traits | limit
+    codec | settings | devserver | humanize | cron | traits | limit | batch
                             values as bytes; every bound and its reason; an embedded server; what people read;
                             what a call says of itself; how many run at a time
     tracebacks | model      the place in user code of an error; the words of the design as types
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "Canceled",
     "ClientClosed",
     "Codec",
@@ -69,6 +70,7 @@ __all__ = [
 # or a program that only calls needs only a part. Type checkers read the imports instead.
 if TYPE_CHECKING:
     from durasleep.app import Durasleep
+    from durasleep.batch import Batch
     from durasleep.client.client import Handle
     from durasleep.client.schedule_options import ScheduleOptions
     from durasleep.codec import Codec
@@ -106,6 +108,7 @@ else:
 
     _NAMES = {
         "durasleep.app": ("Durasleep",),
+        "durasleep.batch": ("Batch",),
         "durasleep.client.client": ("Handle",),
         "durasleep.client.schedule_options": ("ScheduleOptions",),
         "durasleep.codec": ("Codec",),

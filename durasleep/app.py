@@ -36,11 +36,12 @@ from contextlib import (
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, Protocol, TypeVar, Unpack, cast, overload
 
 import durasleep
 from durasleep import address
 from durasleep.address import Address
+from durasleep.batch import Batch
 from durasleep.client import requests
 from durasleep.client.client import Client
 from durasleep.codec import Codec
@@ -61,6 +62,8 @@ if TYPE_CHECKING:  # a program that only calls needs no worker, and none of the 
     from durasleep.worker.worker import Worker
 
 AnyWorkflow = TypeVar("AnyWorkflow", bound="Callable[Concatenate[Context, ...], Coroutine[Any, Any, Any]]")
+A = TypeVar("A")
+B = TypeVar("B")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Lifespan = Callable[[], AsyncIterator[Any] | AbstractAsyncContextManager[Any]]
 AnyLifespan = TypeVar("AnyLifespan", bound=Lifespan)
@@ -74,6 +77,16 @@ CLEAN_UP_S = 1.0  # what user code has at least after the worker has left; also 
 _LEFT_NAMED_MAX = 5  # how many threads or tasks of user code one line names
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answer
+
+
+class BatchDecorator(Protocol):
+    """Makes a task of a function with a list of arguments and a list of results; users call it for one of them."""
+
+    @overload
+    def __call__(self, fn: Callable[[list[A]], Awaitable[list[B]]], /) -> Callable[[A], Awaitable[B]]: ...
+
+    @overload
+    def __call__(self, fn: Callable[[list[A]], list[B]], /) -> Callable[[A], B]: ...
 
 
 class Durasleep(Client):
@@ -242,6 +255,22 @@ class Durasleep(Client):
         retention: Duration | None = None,
     ) -> Callable[[AnyFunction], AnyFunction]: ...
 
+    @overload
+    def task(
+        self,
+        fn: None = None,
+        /,
+        *,
+        batch: Batch,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        limit: Limit | None = None,
+        by: Callable[..., str] | None = None,
+        priority: int | None = None,
+        retention: Duration | None = None,
+    ) -> BatchDecorator: ...
+
     def task(
         self,
         fn: Callable[..., Any] | None = None,
@@ -254,6 +283,7 @@ class Durasleep(Client):
         by: Callable[..., str] | None = None,
         priority: int | None = None,
         retention: Duration | None = None,
+        batch: Batch | None = None,
     ) -> Any:
         """Register a plain function, sync or async, as a task under its own name or ``name``. It may do any I/O::
 
@@ -267,12 +297,13 @@ class Durasleep(Client):
         ``limit`` says how many executions run at a time, or begin in a time, see ``Limit``; then it cannot be a step.
         ``by`` makes the key for the limit from the arguments of a call: ``by=lambda order: order.customer``.
         ``priority`` is from 1, which comes first, to 5; by default 3. ``retention`` is how long an execution is kept
-        after its end. Calls may say otherwise, see ``options``. Raises DefinitionError for a function that cannot be a
-        task, and for a name that is taken.
+        after its end. Calls may say otherwise, see ``options``. With a ``batch`` the function is called once for many
+        executions, see ``Batch``; what the decorator gives is a function of one. Raises DefinitionError for a function
+        that cannot be a task, and for a name that is taken.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.registry.task(
+            definition = self.registry.task(
                 function,
                 name,
                 retry=retry,
@@ -281,8 +312,9 @@ class Durasleep(Client):
                 by=by,
                 priority=priority,
                 retention=retention,
+                batch=batch,
             )
-            return function
+            return function if batch is None else definition.fn
 
         return register if fn is None else register(fn)
 

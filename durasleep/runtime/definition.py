@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from durasleep.batch import Batch, BatchFunction, function_of_one
 from durasleep.codec.calls import check_call
 from durasleep.codec.type_hints import type_hints_of
 from durasleep.declared import NOTHING_DECLARED, Declared, declare
@@ -67,6 +68,8 @@ class TaskDefinition:
     timeout: Duration | None = None
     """For each attempt."""
     declared: Declared = NOTHING_DECLARED
+    batch: BatchFunction | None = None
+    """The function that is called for many executions at once; ``fn`` calls it for one."""
     fitting: Fitting = field(default_factory=set[tuple[type, ...]], init=False, repr=False, compare=False)
 
     @property
@@ -141,13 +144,17 @@ class Registry:
         by: AnyFunction | None = None,
         priority: int | None = None,
         retention: Duration | None = None,
+        batch: Batch | None = None,
     ) -> TaskDefinition:
         """Register a task under ``name`` or its own; DefinitionError if it cannot be called by name."""
         if timeout is not None:
             duration_ms(timeout, "timeout")
         usable = _usable_name(fn, name)
         declared = declare(limit, by, priority, retention, f"task {usable!r}")
-        definition = TaskDefinition(usable, fn, retry, timeout, declared)
+        many = None
+        if batch is not None:
+            many, fn = BatchFunction(batch, fn), function_of_one(fn, type_hints_of(fn))
+        definition = TaskDefinition(usable, fn, retry, timeout, declared, many)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise DefinitionError(f"task {definition.name!r} is a generator: a task returns one value")
         self._add(definition)

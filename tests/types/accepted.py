@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, assert_type
 
-from durasleep import Context, Handle, Winner
+from durasleep import Batch, Context, Handle, Limit, Winner
 from durasleep.sync import Handle as SyncHandle
 from tests.types.functions import Receipt, app, charge, client, no_arguments, order, send
 
@@ -101,3 +101,19 @@ async def of_any_number(ctx: Context, *all_of_them: str, cents: int = 0, **more:
 async def with_arguments_of_any_name(ctx: Context) -> None:
     assert_type(await ctx.rpc(gathering, "a", more=5), bool)
     assert_type(await app.rpc("a", of_any_number, "a", more=5), Handle[bool])
+
+
+@app.task(batch=Batch(size=10))
+async def lengths(words: list[str]) -> list[int]:
+    return [len(word) for word in words]
+
+
+@app.task(limit=Limit("l", total=1), by=lambda word: word, priority=1, retention="1d")
+async def limited(word: str) -> int:
+    return len(word)
+
+
+async def with_one_of_a_batch(ctx: Context) -> None:
+    assert_type(await ctx.rpc(lengths, "a"), int)
+    assert_type(await app.options(key="a", labels={"a": "b"}).rpc("a", lengths, "a"), Handle[int])
+    assert_type(await ctx.options(priority=1).rpc(limited, "a"), int)

@@ -20,6 +20,7 @@ from durasleep.testing import Env
 
 def test_the_public_names_are_these_and_no_others() -> None:
     assert durasleep.__all__ == [
+        "Batch",
         "Canceled",
         "ClientClosed",
         "Codec",

@@ -98,6 +98,10 @@ class FunctionRunner:
         payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"), retried=retried)
         return StepResult(call.number, call.name, State.REJECTED, payload, begun_ms, is_retried=bool(retried))
 
+    def is_replaced(self, fn: Callable[..., Any]) -> bool:
+        """Whether a test has given another function to be called instead."""
+        return self._stand_in(fn) is not fn
+
     def _stand_in(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return self._overrides.get(fn, fn)

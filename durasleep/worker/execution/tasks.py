@@ -22,6 +22,7 @@ from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
 from durasleep.runtime.retry import failure_of
 from durasleep.runtime.waits import CALLER_PREFIX
+from durasleep.worker.execution.batches import Batches
 from durasleep.worker.execution.checkpoints import MAKING, Keeper
 from durasleep.worker.execution.commits import Commits
 from durasleep.worker.execution.execution_log import describe_since
@@ -56,6 +57,7 @@ class Tasks:
         self.code = code
         self.sampler = sampler
         self.let_go = let_go
+        self.batches = Batches(code)
 
     def begin(self, running: HeldExecution, loaded: Loaded, definition: TaskDefinition) -> None:
         """Call it, unless it was canceled. Its journal has the failed attempts; its outcome is the last one."""
@@ -167,6 +169,12 @@ class Task:
         definition, running = self._definition, self._running
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
         name = f"{CALLER_PREFIX}{running.lease.id}"
+        if definition.batch is not None and not self._all.code.is_replaced(definition.fn):
+            call = self._all.batches.call(definition, args, kwargs, running.lease.id, delay_s)
+            task = self._loop.create_task(call, name=name)
+            running.steps[ATTEMPT] = task
+            task.add_done_callback(self._end_attempt)
+            return
         task = self._all.code.start(
             definition.fn,
             args,
