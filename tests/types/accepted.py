@@ -108,7 +108,11 @@ async def lengths(words: list[str]) -> list[int]:
     return [len(word) for word in words]
 
 
-@app.task(limit=Limit("l", total=1), by=lambda word: word, priority=1, retention="1d")
+def itself(word: str) -> str:
+    return word
+
+
+@app.task(limit=Limit("l", total=1), by=itself, priority=1, retention="1d")
 async def limited(word: str) -> int:
     return len(word)
 
