@@ -21,6 +21,9 @@ LISTED_MAX = 1_000
 _WHOLE = ("timers", "wake", "workers", "closing", "recent", "failed", "audit", "clock-held", "clock-released")
 """Keys that exist once, and are of no use when everything has left."""
 
+_DERIVED = (b"functions", b"limit", b"index", b"stats")
+"""The beginnings of keys that the new namespace makes itself."""
+
 
 @dataclass(slots=True)
 class Survey:
@@ -39,6 +42,8 @@ class Survey:
     """The streams of the queues, and the partition of each."""
     paused: list[tuple[Keyspace, bytes]] = field(default_factory=list[tuple[Keyspace, bytes]])
     """The keys of the paused groups, and the partition of each."""
+    derived: list[tuple[Keyspace, bytes]] = field(default_factory=list[tuple[Keyspace, bytes]])
+    """Keys that the new namespace makes itself: those of limits, indexes and counters, and the partition of each."""
     own: list[str] = field(default_factory=list[str])
     """Keys of ``ctx.key`` and ``app.key``, the first thousand."""
     refused: list[str] = field(default_factory=list[str])
@@ -103,6 +108,8 @@ def _note_key(found: Survey, keyspaces: Keyspaces, key: bytes) -> None:
             found.queues.append((keys, key))
         elif name.startswith(b"group:"):
             found.paused.append((keys, key))
+        elif name.partition(b":")[0] in _DERIVED:
+            found.derived.append((keys, key))
 
 
 def _count(found: Survey, name: str, there: Keyspaces) -> None:
@@ -265,6 +272,8 @@ def clear(keyspaces: Keyspaces, found: Survey, *, is_empty: bool) -> Plan[None]:
     """Delete what is of no use any more; the list of the halted executions only if all have left."""
     whole = (*_WHOLE, "halted") if is_empty else _WHOLE
     for keys in keyspaces:
-        mine = [key for owner, key in (*found.queues, *found.paused) if owner is keys]
-        [deleted] = yield [server.delete([*(f"{keys.tag}{name}".encode() for name in whole), *mine])]
-        unwrap(deleted)
+        mine = [key for owner, key in (*found.queues, *found.paused, *found.derived) if owner is keys]
+        gone = [*(f"{keys.tag}{name}".encode() for name in whole), *mine]
+        for start in range(0, len(gone), PAGE):
+            [deleted] = yield [server.delete(gone[start : start + PAGE])]
+            unwrap(deleted)

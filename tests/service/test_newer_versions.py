@@ -117,15 +117,15 @@ async def test_who_waits_in_an_unknown_way_is_left_to_a_newer_version(
         waiting = asyncio.create_task(handle.result(timeout=30))
         await eventually(lambda: _waiters(client, keys), "somebody to wait")
         if client.exists(keys.waiters("nightly-1")):
-            client.sadd(keys.waiters("nightly-1"), "snightly")
+            client.sadd(keys.waiters("nightly-1"), "ynightly")
         else:
             field = client.hget(keys.promise("nightly-1"), F["waiters"])
-            client.hset(keys.promise("nightly-1"), F["waiters"], b"snightly\n" + field)
+            client.hset(keys.promise("nightly-1"), F["waiters"], b"ynightly\n" + field)
         await app.wake("nightly-1")
         assert await waiting == "Slept for 3600 seconds"
         for n in range(3):
             assert await (await app.rpc(f"other-{n}", sleeping_workflow, 0.01)).result(timeout=30)
-    assert _waiters(client, keys) == {b"snightly"}
+    assert _waiters(client, keys) == {b"ynightly"}
     assert client.zscore(keys.closing, "nightly-1")
     assert client.zcard(keys.halted) == 0
     assert client.ttl(keys.promise("nightly-1")) > 0

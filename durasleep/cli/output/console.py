@@ -125,8 +125,12 @@ def waiting(text: str) -> Generator[Callable[[str], None]]:
 def progress() -> Generator[Callable[[str], None]]:
     """Shows how far a long command has come: in place on a terminal, elsewhere a line at most each ten seconds."""
     if sys.stderr.isatty():
-        with waiting("") as update:
-            yield update
+        from rich.live import Live
+        from rich.text import Text
+
+        # Results go to stdout meanwhile. If that is no screen, they must not be drawn on the screen.
+        with Live(console=_err(), transient=True, redirect_stdout=sys.stdout.isatty()) as live:
+            yield lambda text: live.update(Text(text))
         return
     shown_at = time.monotonic()
 

@@ -36,7 +36,8 @@ function gates()
       L.hold,
       L.paused,
       L.parked_max,
-      L.overflow
+      L.overflow,
+      L.code
     )
     local gate = {
       name = name,
@@ -47,7 +48,7 @@ function gates()
       window_ms = tonumber(v[4] or '') or 1000,
       burst = tonumber(v[5] or '') or 1,
       is_for_life = v[6] == 'l',
-      is_paused = v[7],
+      is_paused = v[7] or not v[10], -- also after a move, until a worker has declared it
       parked_max = tonumber(v[8] or '') or LIMIT.parked_max,
       overflow = v[9] or '',
       used = redis.call('HLEN', key .. ':held'),
