@@ -21,6 +21,8 @@ RUFF = Path(sys.executable).with_name("ruff")
 TESTS = Path("tests", "client")
 FILES = {
     Path("durasleep/client/client.py"): Path("durasleep/client/sync.py"),
+    Path("durasleep/client/indexes.py"): Path("durasleep/client/sync_indexes.py"),
+    Path("durasleep/client/limits.py"): Path("durasleep/client/sync_limits.py"),
     Path("durasleep/client/schedules.py"): Path("durasleep/client/sync_schedules.py"),
 } | {source.relative_to(ROOT): TESTS / "sync" / source.name for source in sorted((ROOT / TESTS).glob("test_*.py"))}
 
@@ -36,6 +38,8 @@ NAMES = {
 MODULES = {
     "durasleep.transport.store": "durasleep.transport.sync_store",
     "durasleep.client.client": "durasleep.client.sync",
+    "durasleep.client.indexes": "durasleep.client.sync_indexes",
+    "durasleep.client.limits": "durasleep.client.sync_limits",
     "durasleep.client.schedules": "durasleep.client.sync_schedules",
     "durasleep.client.inbox": "durasleep.client.sync_waiting",
     "durasleep.client.waiting": "durasleep.client.sync_waiting",

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVa
 from durasleep import query
 from durasleep.client import requests
 from durasleep.client.requests import CallOptions, Options, Pipeline
+from durasleep.client.sync_indexes import Indexes
+from durasleep.client.sync_limits import Limits
 from durasleep.client.sync_waiting import Inbox, InboxStream, Subscription, Waiter
 from durasleep.codec import Codec
 from durasleep.declared import NOTHING_DECLARED, Declared
@@ -44,7 +46,6 @@ from durasleep.query.describe import Description
 from durasleep.query.status import PromiseStatus
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
 from durasleep.settings import Settings
-from durasleep.traits import check_index
 from durasleep.transport.sync_store import SyncStore
 
 if TYPE_CHECKING:
@@ -255,92 +256,6 @@ class Promises:
         if by_us:
             self._client._note(store.keys(id), "settle", id, word=state.value)
         return by_us
-
-
-class Limits:
-    """Limits as they are kept: what waits, and their numbers, which a person may change."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def ls(self) -> list[query.limits.LimitSummary]:
-        """All limits of the namespace, by name."""
-        from durasleep.query import limits
-
-        store = self._client._opened()
-        return store.run(limits.list_limits(store.keyspaces))
-
-    def get(self, name: str) -> query.limits.LimitSummary:
-        """One limit; NotFound if there is none of this ``name``."""
-        from durasleep.query import limits
-
-        store = self._client._opened()
-        return store.run(limits.read_limit(store.keyspaces, check_name(name, "limit")))
-
-    def set(self, name: str, *, weights: Mapping[str, float | None] | None = None, **numbers: Any) -> None:
-        """Change numbers of a limit, until ``reset``: the code does not change them back::
-
-            client.limits.set("per-customer", per_key=4, rate=None, weights={"7": 2})
-
-        They are ``per_key``, ``total``, ``rate``, ``burst`` and ``parked_max``, as for ``Limit``; None is no such
-        limit. ``weights`` are those of single keys, None for the one of the code. What waits begins at once if it may;
-        what runs goes on. Raises NotFound if there is no such limit, UsageError for a number that cannot be.
-        """
-        from durasleep.query import limits
-
-        requests.check_numbers(name, numbers, weights or {})
-        store = self._client._opened()
-        store.run(limits.set_limit(store.keyspaces, check_name(name, "limit"), numbers, weights or {}))
-
-    def pause(self, name: str) -> bool:
-        """Let nothing more begin; what runs goes on. False if it was paused already; NotFound if there is none."""
-        return self._change(name, "pause")
-
-    def resume(self, name: str) -> bool:
-        """End a pause; false if there was none. NotFound if there is no such limit."""
-        return self._change(name, "resume")
-
-    def reset(self, name: str) -> None:
-        """Go back to the numbers and weights of the code. NotFound if there is no such limit."""
-        self._change(name, "reset")
-
-    def _change(self, name: str, change: Literal["pause", "resume", "reset"]) -> bool:
-        from durasleep.query import limits
-
-        store = self._client._opened()
-        return store.run(limits.change_limit(store.keyspaces, check_name(name, "limit"), change))
-
-
-class Indexes:
-    """Indexes by label, with which ``search`` finds executions at once."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def ls(self) -> list[str]:
-        """The labels that have one, ``func`` for the functions."""
-        from durasleep.query import indexes
-
-        store = self._client._opened()
-        return store.run(indexes.read_indexed(store.keyspaces))
-
-    def build(self, label: str) -> int:
-        """Make one for a ``label``, or for ``func``, and add all executions that are there; answers how many promises
-        were looked at. It may be repeated. UsageError for a name that no label has, NotAllowed while workers of an
-        older version are left.
-        """
-        from durasleep.query import indexes
-
-        store = self._client._opened()
-        self._client._require_flow(store)
-        return store.run(indexes.build(store.keyspaces, check_index(label)))
-
-    def drop(self, label: str) -> bool:
-        """Remove the one of a ``label``; false if there is none. An application that names it makes it again."""
-        from durasleep.query import indexes
-
-        store = self._client._opened()
-        return store.run(indexes.drop(store.keyspaces, check_index(label)))
 
 
 class _Starts:

@@ -98,9 +98,3 @@ def read_gate(keys: Keyspace, name: str) -> list[Call]:
         Command([b"HGET", f"{key}:gate".encode(), V["parked"].encode()], lambda value: int(value or 0)),
         Command([b"ZCARD", f"{key}:waiting".encode()], int),
     ]
-
-
-def parts_of(limit: str) -> tuple[bool, str, str]:
-    """Whether an execution holds a slot, its limit, and its key."""
-    name, _, key = limit[1:].partition("/")
-    return limit.startswith("+"), name, key

@@ -51,7 +51,7 @@ def plain(signature: inspect.Signature) -> str:
     return re.sub(r"\bAsyncGenerator\b", "Generator", str(signature))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "Indexes", "Limits"])
 def test_every_verb_of_the_async_client_is_there_with_the_same_signature(kind: str) -> None:
     theirs = verbs(getattr(async_side, kind))
     ours = getattr(sync_side, kind)
@@ -126,10 +126,10 @@ class Copy:
         for path in ("pyproject.toml", "scripts/generate_sync.py"):
             self.write(path, (ROOT / path).read_text(encoding="utf-8"))
         self.write("durasleep/client/client.py", CODE)
-        self.write("durasleep/client/schedules.py", "")
-        self.write(
-            "durasleep/client/sync_schedules.py", WRITTEN.splitlines()[0].replace("client.py", "schedules.py") + "\n"
-        )
+        for name in ("indexes", "limits", "schedules"):
+            self.write(f"durasleep/client/{name}.py", "")
+            first = WRITTEN.splitlines()[0].replace("client.py", f"{name}.py")
+            self.write(f"durasleep/client/sync_{name}.py", f"{first}\n")
         self.write("tests/client/test_it.py", "async def test_it() -> None: ...\n")
         (root / "tests/client/sync").mkdir()
 

@@ -6,7 +6,7 @@
 -- @include each_item
 -- @include due_at
 -- @include find
--- @include tag
+-- @include near
 
 redis.call('ZREM', timers, '') -- control works while Redis is full
 
@@ -236,7 +236,7 @@ function actions.discard(name)
   return { word, STATE.resolved }
 end
 
-local audit = tag .. 'audit'
+local audit = near('audit')
 local NOTHING = { already = true, running = true, asleep = true, closing = true } -- was changed
 
 -- Keeps what a person has done, with what was done itself. It never fails that.

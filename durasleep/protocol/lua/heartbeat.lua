@@ -11,7 +11,7 @@
 -- @include last_id
 -- @include check_type
 -- @include now
--- @include tag
+-- @include near
 local consumer, group, client, info, knows, ttl_ms, beat_ms, functions, lost_threads = unpack(ARGV, 1, 9)
 
 redis.call('ZREM', timers, '') -- a worker sends heartbeats on a full Redis, too
@@ -127,7 +127,7 @@ if redis.call('ZCARD', workers) > LIMIT.workers_max then
 end
 in_chunks(gone, 'ZREM', workers)
 
-local paused = redis.pcall('HGET', tag .. 'group:' .. group, G.since)
+local paused = redis.pcall('HGET', near('group:' .. group), G.since)
 
 return {
   clock[1],

@@ -1,0 +1,47 @@
+# Written by scripts/generate_sync.py from durasleep/client/indexes.py: change that one.
+"""``app.indexes``: indexes by label. A script writes its sync twin from this file."""
+
+# It uses private members of the client, which are not for users.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from durasleep.query import indexes
+from durasleep.traits import check_index
+from durasleep.transport.sync_store import SyncStore
+
+
+class Home(Protocol):
+    """The parts of a client that are used here."""
+
+    def _opened(self) -> SyncStore: ...
+
+    def _require_flow(self, store: SyncStore) -> None: ...
+
+
+class Indexes:
+    """Indexes by label, with which ``search`` finds executions at once."""
+
+    def __init__(self, client: Home) -> None:
+        self._client = client
+
+    def ls(self) -> list[str]:
+        """The labels that have one, ``func`` for the functions."""
+        store = self._client._opened()
+        return store.run(indexes.read_indexed(store.keyspaces))
+
+    def build(self, label: str) -> int:
+        """Make one for a ``label``, or for ``func``, and add all executions that are there; answers how many promises
+        were looked at. It may be repeated. UsageError for a name that no label has, NotAllowed while workers of an
+        older version are left.
+        """
+        store = self._client._opened()
+        self._client._require_flow(store)
+        return store.run(indexes.build(store.keyspaces, check_index(label)))
+
+    def drop(self, label: str) -> bool:
+        """Remove the one of a ``label``; false if there is none. An application that names it makes it again."""
+        store = self._client._opened()
+        return store.run(indexes.drop(store.keyspaces, check_index(label)))

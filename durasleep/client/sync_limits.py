@@ -1,0 +1,68 @@
+# Written by scripts/generate_sync.py from durasleep/client/limits.py: change that one.
+"""``app.limits``: limits as people see and change them. A script writes its sync twin from this file."""
+
+# It uses private members of the client, which are not for users.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from durasleep.client import requests
+from durasleep.model import check_name
+from durasleep.query import limits
+from durasleep.query.limits import LimitSummary
+from durasleep.transport.sync_store import SyncStore
+
+
+class Home(Protocol):
+    """The parts of a client that are used here."""
+
+    def _opened(self) -> SyncStore: ...
+
+
+class Limits:
+    """Limits as they are kept: what waits, and their numbers, which a person may change."""
+
+    def __init__(self, client: Home) -> None:
+        self._client = client
+
+    def ls(self) -> list[LimitSummary]:
+        """All limits of the namespace, by name."""
+        store = self._client._opened()
+        return store.run(limits.list_limits(store.keyspaces))
+
+    def get(self, name: str) -> LimitSummary:
+        """One limit; NotFound if there is none of this ``name``."""
+        store = self._client._opened()
+        return store.run(limits.read_limit(store.keyspaces, check_name(name, "limit")))
+
+    def set(self, name: str, *, weights: Mapping[str, float | None] | None = None, **numbers: Any) -> None:
+        """Change numbers of a limit, until ``reset``: the code does not change them back::
+
+            client.limits.set("per-customer", per_key=4, rate=None, weights={"7": 2})
+
+        They are ``per_key``, ``total``, ``rate``, ``burst`` and ``parked_max``, as for ``Limit``; None is no such
+        limit. ``weights`` are those of single keys, None for the one of the code. What waits begins at once if it may;
+        what runs goes on. Raises NotFound if there is no such limit, UsageError for a number that cannot be.
+        """
+        requests.check_numbers(name, numbers, weights or {})
+        store = self._client._opened()
+        store.run(limits.set_limit(store.keyspaces, check_name(name, "limit"), numbers, weights or {}))
+
+    def pause(self, name: str) -> bool:
+        """Let nothing more begin; what runs goes on. False if it was paused already; NotFound if there is none."""
+        return self._change(name, "pause")
+
+    def resume(self, name: str) -> bool:
+        """End a pause; false if there was none. NotFound if there is no such limit."""
+        return self._change(name, "resume")
+
+    def reset(self, name: str) -> None:
+        """Go back to the numbers and weights of the code. NotFound if there is no such limit."""
+        self._change(name, "reset")
+
+    def _change(self, name: str, change: Literal["pause", "resume", "reset"]) -> bool:
+        store = self._client._opened()
+        return store.run(limits.change_limit(store.keyspaces, check_name(name, "limit"), change))

@@ -1,2 +1,0 @@
--- The beginning of all keys of this partition.
-local tag = string.match(timers, '^{[^}]*}:')
