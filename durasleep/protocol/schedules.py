@@ -15,7 +15,7 @@ from durasleep import cron
 from durasleep.cron import Spec
 from durasleep.errors import NewerVersion
 from durasleep.model import Kind, PromiseId
-from durasleep.protocol import promises
+from durasleep.protocol import promises, sorted_sets
 from durasleep.protocol.command import BatchItem, Command, route, to_text
 from durasleep.protocol.keys import LIMIT, Keyspace, S
 from durasleep.protocol.promises import Created, retention_word
@@ -224,6 +224,16 @@ def quarantine_schedule(
         reason, "" if due_ms is None else str(due_ms), "1" if is_offered else "", action="aside", name=name
     )
     return BatchItem(to, item, _word)
+
+
+def list_quarantined(keys: Keyspace, count: int) -> Command[list[str]]:
+    """The schedules among the first ``count`` quarantined names: a worker could not read them."""
+
+    def names_of(found: sorted_sets.Members) -> list[str]:
+        parts = [member.split(":", 2) for member, _ in found]
+        return [part[1] for part in parts if len(part) == 3 and part[0] == "schedule"]
+
+    return sorted_sets.list_members(keys.halted, count=count).map(names_of)
 
 
 def remove_schedule(keys: Keyspace, name: str) -> BatchItem[str]:

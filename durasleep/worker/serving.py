@@ -288,6 +288,7 @@ class Serving:
 
     def _on_gap(self) -> None:
         self.firer.hint()
+        self.schedules.note_gap()
         self._executor.notify_all()
 
     async def leave(self) -> int:

@@ -83,8 +83,14 @@ async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sl
 
 
 @pytest.mark.usefixtures("in_one_partition")
+@pytest.mark.parametrize("is_late", [False, True], ids=["it runs already", "it comes later"])
 async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
-    app: Durasleep, new_app: NewApp, effects: Effects, real_server: Server, monkeypatch: pytest.MonkeyPatch
+    app: Durasleep,
+    new_app: NewApp,
+    effects: Effects,
+    real_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    is_late: bool,
 ) -> None:
     """The firing worker's machine lacks the zone; the others are told, and the first that can starts it."""
     client: Any = real_server.sync_client()
@@ -98,10 +104,18 @@ async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
     monkeypatch.setattr(lacking._servings[0].schedules, "_step", lacks_the_zone)  # pyright: ignore[reportPrivateUsage]
     running = asyncio.create_task(lacking.run())
     await lacking.ready.wait()
-    async with serving(new_app(), "b-complete"):
+
+    async def refuse() -> None:
         client.hset(keys.schedule("paris"), S["due"], "1000")
         client.zadd(keys.timers, {"paris~cron": 1000})
         await lacking.fire()
+        await eventually(lambda: client.zcard(keys.halted) == 1 or effects.lines(), "it to be refused")
+
+    if is_late:
+        await refuse()
+    async with serving(new_app(), "b-complete"):
+        if not is_late:
+            await refuse()
         await eventually(lambda: effects.lines() == ["paris"], "the other to start it")
         await eventually(lambda: client.zcard(keys.halted) == 0, "nobody to be told any more")
     lacking.abort()

@@ -52,6 +52,7 @@ class Schedules:
         self._due: dict[str, bool] = {}
         """By name; true if a firing found it due, false if another worker could not read it."""
         self._is_any_due = asyncio.Event()
+        self._has_gap = False
         self._lines = LogSampler(store.settings.log_lines_max)
         self._said_at: dict[str, float] = {}
 
@@ -64,6 +65,11 @@ class Schedules:
     def note_refused(self, name: str) -> None:
         """This one is due, and the worker that found it cannot read it; this worker may be able to."""
         self._due.setdefault(name, False)
+        self._is_any_due.set()
+
+    def note_gap(self) -> None:
+        """The word about some may have been missed."""
+        self._has_gap = True
         self._is_any_due.set()
 
     @property
@@ -82,9 +88,18 @@ class Schedules:
     async def run(self) -> None:
         while True:
             self._is_any_due.clear()
+            if self._has_gap:
+                await self._find_refused()
             parts = min(-(-len(self._due) // TOGETHER_MAX), PARTS_MAX)
             await asyncio.gather(*[self._start_all() for _ in range(parts)])
             await self._is_any_due.wait()
+
+    async def _find_refused(self) -> None:
+        """Look at those that other workers could not read."""
+        [names] = await self._store.ask([schedules.list_quarantined(self._keys, timers.SCHEDULES_MAX)])
+        self._has_gap = False
+        for name in () if isinstance(names, DurasleepError) else names:  # without them it takes a minute longer
+            self.note_refused(name)
 
     async def _start_all(self) -> None:
         while self._due:
