@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from durasleep import DurasleepError, StoreUnavailable
+from durasleep import DurasleepError, Handle, StoreUnavailable
 from durasleep.query.fsck import Report
 from harness.chaos import check, reach
 from harness.chaos.around import Around
@@ -34,13 +34,27 @@ from harness.chaos.cluster import NODES, ClusterSite
 from harness.chaos.faults import ServerSite
 from harness.chaos.plan import AROUND, CLUSTER, FAULTS, plan
 from harness.chaos.site import Site
-from harness.chaos.work import WORKFLOWS, app, child, counter_of, sent_away
+from harness.chaos.work import (
+    ALONE,
+    LIMITED,
+    WORKFLOWS,
+    app,
+    arguments_of,
+    child,
+    counter_of,
+    id_of,
+    one_at_a_time,
+    sent_away,
+)
 from harness.servers import EMBEDDED, FAKE, KINDS
 
 WORKERS = 3
 STARTS_A_S = 8.0
 QUIET_S = 120.0  # for all executions to end
 COUNTING, SENDING_AWAY = 2, 7
+PRIORITIES = (1, 3, 3, 3, 5)
+CROWD = 9
+"""So many are started in one go where a limit lets few in at a time."""
 REPEATING = (
     *("kill-worker", "pause-worker", "kill-redis", "failover", "black-hole", "stall", "block-redis", "cut"),
     *("kill-master", "pause-node", "hand-over", "move-slot", "cut-off"),
@@ -65,10 +79,12 @@ class Work:
         """Start one execution after the other, and settle promises that wait for a person, until cancelled."""
         while True:
             shape = self._chance.randrange(len(WORKFLOWS))
-            id = f"{WORKFLOWS[shape].__name__}-{self._seed}-{len(self.shapes)}"
-            with suppress(DurasleepError):
-                await app.rpc(id, WORKFLOWS[shape])
-                self.shapes[id] = shape  # from here on it must never be lost
+            for _ in range(CROWD if shape == LIMITED else 1):
+                number = len(self.shapes)
+                id = id_of(shape, f"{WORKFLOWS[shape].__name__}-{self._seed}-{number}", number)
+                with suppress(DurasleepError):
+                    await _call(id, shape, self._chance.choice(PRIORITIES))
+                    self.shapes[id] = shape  # from here on it must never be lost
             await asyncio.sleep(self._chance.expovariate(STARTS_A_S))
 
     async def answer(self) -> None:
@@ -83,7 +99,7 @@ class Work:
     async def collect(self, *, restart: bool) -> None:
         """All results, twice each. With ``restart``, executions that a rollback may have lost are called again."""
         for id, shape in self.shapes.items():
-            handle = await app.rpc(id, WORKFLOWS[shape]) if restart else app.get(id, str)
+            handle = await _call(id, shape) if restart else app.get(id, str)
             with suppress(DurasleepError, asyncio.TimeoutError):
                 told = [await handle.result(timeout=QUIET_S), await app.get(id, str)]
                 self.results[id] = told  # not before: its promises are settled until it has a result
@@ -91,6 +107,10 @@ class Work:
                 with suppress(DurasleepError, asyncio.TimeoutError):
                     handle = await app.rpc(away, child, 1) if restart else app.get(away, int)
                     await handle.result(timeout=QUIET_S)
+
+
+async def _call(id: str, shape: int, priority: int = 3) -> Handle[str]:
+    return await app.options(priority=priority).rpc(id, WORKFLOWS[shape].__name__, *arguments_of(shape, id))
 
 
 def make_site(options: argparse.Namespace, directory: Path, names: Sequence[str]) -> Site:
@@ -133,6 +153,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         await app.init(partitions=site.partitions)
         async with app:
             site.start_workers()
+            await app.schedules.put(ALONE, one_at_a_time, every="1s", overlap="skip")
             if options.around:
                 around = Around(directory, options.seed)
                 await around.start()
@@ -151,7 +172,8 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
             going[1].cancel()
             await asyncio.gather(*going, return_exceptions=True)
             took_s = time.monotonic() - quiet
-            found = await around.violations() if around else []
+            found = await _schedule_is_stuck(site)
+            found += await around.violations() if around else []
             report = await _fsck()
             counters = await _counters(site, work)
     finally:
@@ -160,6 +182,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     found += check.violations(
         work.shapes, work.results, effects, counters, repeats_max=sum(site.done[name] for name in REPEATING)
     )
+    found += check.overlaps(effects)
     # Killed clients are among the waiters of an execution until it has ended.
     found += [f"fsck: {one.kind}: {one.id} {one.text}" for one in report.findings if one.kind != "client"]
     log = site.log.read_text(errors="replace")
@@ -181,6 +204,21 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "checked": dict(report.checked),
         "violations": found,
     }
+
+
+async def _schedule_is_stuck(site: Site) -> list[str]:
+    """Wait until it has started one more execution; not if that never happens."""
+    known, give_up_at = _begun(site), time.monotonic() + QUIET_S
+    while _begun(site) == known:
+        if time.monotonic() > give_up_at:
+            return [f"{ALONE} starts nothing any more"]
+        await asyncio.sleep(0.1)
+    await app.schedules.delete(ALONE)
+    return []
+
+
+def _begun(site: Site) -> int:
+    return sum(map(check.is_begin, check.read_effects(site.effects)))
 
 
 async def _fsck() -> Report:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.chaos.work import COUNTED, NAP_S, effects_of, result_of
+from harness.chaos.work import ALONE, COUNTED, NAP_S, effects_of, result_of
 
 EARLY_S = 0.002  # two clocks of one machine, and a file between them
 
@@ -47,3 +48,21 @@ def violations(
         if shape == 2 and counters.get(id) != COUNTED:
             found.append(f"the counter of {id} shows {counters.get(id)}, not {COUNTED}")
     return found
+
+
+def overlaps(effects: Mapping[str, list[float]]) -> list[str]:
+    """The executions of the schedule that began before the one before them was over."""
+    found: list[str] = []
+    begun = {label.split()[0]: min(times) for label, times in effects.items() if is_begin(label)}
+    before = ""
+    for id in sorted(begun, key=begun.__getitem__):
+        over = min(effects.get(f"{before} is over", [math.inf])) if before else 0.0
+        if over > begun[id] + EARLY_S:
+            found.append(f"{id} began {begun[id]:.3f}, before {before} was over at {over:.3f}")
+        before = id
+    return found
+
+
+def is_begin(label: str) -> bool:
+    """Whether this is the first effect of an execution of the schedule."""
+    return label.startswith(f"{ALONE}@") and label.endswith(" begins")

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from durasleep import Canceled, Context, Durasleep, Retry
+from durasleep import Canceled, Context, Durasleep, Limit, Retry
 from harness.chaos import reach
 
 EFFECTS = "DURASLEEP_CHAOS_EFFECTS"
@@ -17,6 +17,10 @@ NAP_S = 0.5
 PARTS = 8
 """How many executions with ids of their own a workflow calls: they live in other partitions, if there are any."""
 AWAY = 3
+SEATS = 2
+"""How many of one key may be inside at a time."""
+ROOMS = 3
+"""How many keys there are."""
 
 app = Durasleep(reach.source(), settings=reach.settings())
 
@@ -146,6 +150,36 @@ def sent_away(id: str) -> list[str]:
     return [f"{id}-away-{n}" for n in range(AWAY)]
 
 
+seats = Limit("seats", per_key=SEATS, rate="20/s", burst=5, hold="life")
+
+
+def _in_room(room: str) -> str:
+    return room
+
+
+@app.workflow(limit=seats, by=_in_room)
+async def taking_a_seat(ctx: Context, room: str) -> str:
+    """Those inside are counted together with the journal, so that takeovers and lost writes do not change the count."""
+    name = f"chaos-inside-{room}"
+    counter = ctx.key(name) if reach.is_cluster() else name
+    [inside] = await ctx.transaction().incr(counter)
+    await ctx.run(effect, f"{ctx.info.id} sits")
+    await ctx.sleep(0.1)
+    await ctx.transaction().decr(counter)
+    return "in time" if inside <= SEATS else f"{inside} inside"
+
+
+ALONE = "chaos-alone"
+"""The schedule whose executions must not overlap."""
+
+
+@app.workflow
+async def one_at_a_time(ctx: Context) -> None:
+    await ctx.run(effect, f"{ctx.info.id} begins")
+    await ctx.sleep(0.3)
+    await ctx.run(effect, f"{ctx.info.id} is over")
+
+
 # -- other work, see ``around.py``
 
 
@@ -170,12 +204,22 @@ async def asks_briefly(ctx: Context, sought: str) -> str:
     return "gave up"
 
 
-WORKFLOWS = (napping, family, counting, trying, waiting, changing_its_mind, calling_others, sending_away)
+WORKFLOWS = (napping, family, counting, trying, waiting, changing_its_mind, calling_others, sending_away, taking_a_seat)
+
+
+def id_of(shape: int, name: str, number: int) -> str:
+    """With several partitions all executions that a limit counts together are in one."""
+    return f"{{room-{number % ROOMS}}}{name}" if shape == LIMITED else name
+
+
+def arguments_of(shape: int, id: str) -> tuple[str, ...]:
+    """The arguments of a workflow that is started."""
+    return (id[1 : id.index("}")],) if shape == LIMITED else ()
 
 
 def result_of(shape: int, id: str) -> str:
     """The result that a workflow must have."""
-    return ("rested", "190", "3 runs", "done", "an answer", f"{id} gives up", "28", "sent")[shape]
+    return ("rested", "190", "3 runs", "done", "an answer", f"{id} gives up", "28", "sent", "in time")[shape]
 
 
 def effects_of(shape: int, id: str) -> dict[str, int]:
@@ -195,9 +239,14 @@ def effects_of(shape: int, id: str) -> dict[str, int]:
             return {f"{id} adds up": 1} | {f"{id}-part-{n} grows up": 1 for n in range(PARTS)}
         case 7:
             return {f"{away} grows up": 1 for away in sent_away(id)}
+        case 8:
+            return {f"{id} sits": 1}
         case _:
             return {}
 
+
+LIMITED = 8
+"""The shape that has a limit."""
 
 COUNTED = 15
 """The value that each counter of ``counting`` must have."""

@@ -63,3 +63,14 @@ def test_the_checker_sees_what_must_not_be() -> None:
         "d ended with 'something else'",
         "d lies down: 9 times, with 3 faults that repeat a step",
     ]
+
+
+def test_the_checker_sees_executions_that_overlap() -> None:
+    effects = {
+        "chaos-alone@1 begins": [1.0, 1.9],
+        "chaos-alone@1 is over": [1.3, 2.2],
+        "chaos-alone@2 begins": [2.0],
+        "chaos-alone@2 is over": [3.1],
+        "chaos-alone@3 begins": [3.0],
+    }
+    assert check.overlaps(effects) == ["chaos-alone@3 began 3.000, before chaos-alone@2 was over at 3.100"]
