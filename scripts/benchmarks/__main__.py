@@ -18,6 +18,7 @@ from scripts.benchmarks import (
     growth,
     idle,
     lateness,
+    limits,
     loop,
     memory,
     month,
@@ -67,6 +68,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "startup": startup,
     "scale": scale,
     "schedules": schedules,
+    "limits": limits,
     "nodes": nodes,
     "wakeups": wakeups,
 }

@@ -49,6 +49,17 @@ KINDS: dict[str, Work] = {
     "sync": Work("sync tasks", workflows.sync_task),
 }
 
+LIMITED: dict[str, tuple[str, Work]] = {
+    "passing": ("task", Work("with a limit that has room for all", workflows.passing)),
+    "rate": ("task", Work("with a rate that has a token for all", workflows.at_a_rate)),
+    "per_key": ("task", Work(f"at most {workflows.HELD} of each of {workflows.LIMIT_KEYS} keys", workflows.by_key)),
+    "total": ("task", Work(f"at most {workflows.HELD_IN_ALL} in all", workflows.in_all)),
+    "fair": ("task", Work("with both limits: the keys take turns", workflows.in_turn)),
+    "sleeper_passing": ("sleeper", Work("sleepers with a limit that has room", workflows.passing_sleeper, 1000)),
+    "sleeper_life": ("sleeper", Work("the same, held for life", workflows.lifelong_sleeper, 1000)),
+}
+"""Work with a limit, and the kind that is the same without one."""
+
 
 def add_concurrency(parser: ArgumentParser) -> None:
     parser.add_argument(

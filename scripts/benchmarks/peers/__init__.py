@@ -70,6 +70,24 @@ async def add_throughput(
             report.add(f"tasks_times_{name}", tasks_per_s / found.spent.per_s, at_least=peer.tasks_times_min)
 
 
+async def add_limits(report: Report, options: Namespace, plain: PeerWork, by_key: PeerWork, total: PeerWork) -> None:
+    """Measure the chosen peers without their limit and with it: the one by key, where they have it, else the total."""
+    for name in options.vs:
+        peer = PEERS[name]
+        if not peer.limit:
+            report.notes.append(f"{name} has no limit of what runs at a time")
+            continue
+        kind, limited = ("per_key", by_key) if peer.limits_by_key else ("total", total)
+        without = await _measure(report, name, options.server, plain)
+        within = without and await _measure(report, name, options.server, limited)
+        if without and within:
+            report.notes.append(f"{name}_{kind} is its {peer.limit}")
+            for prefix, found in ((f"{name}_plain_", without), (f"{name}_{kind}_", within)):
+                report.add(f"{prefix}finished_per_s", found.spent.per_s)
+                report.add(f"{prefix}sum_cpu_us", found.spent.sum_us)
+            report.add(f"{name}_{kind}_times_plain", within.spent.sum_us / without.spent.sum_us)
+
+
 async def _measure(report: Report, name: str, kind: str, work: PeerWork) -> Measured | None:
     """Run a peer; None, with a note, if it cannot be run here."""
     peer = PEERS[name]

@@ -27,6 +27,7 @@ PEER = Peer(
     "bullmq",
     "addBulk of 1,000 with a delay; a worker with that concurrency, removeOnComplete, else as it comes",
     prepare,
+    limit="setGlobalConcurrency",
     workflows_times_min=1.1,
     tasks_times_min=1.3,
 )

@@ -15,5 +15,7 @@ PEER = Peer(
     "docket.add(..., when=...), 100 at a time; a worker with that concurrency and the connections it needs, else as it"
     " comes",
     prepare,
+    limit="ConcurrencyLimit of an argument",
+    limits_by_key=True,
     workflows_times_min=25,
 )

@@ -39,6 +39,10 @@ class Peer:
     """Makes its environment; answers the command that takes the role and its arguments, and the version."""
     workflows_times_min: float | None = None
     """Our sleeping workflows should have at least so many times its throughput."""
+    limit: str = ""
+    """Its own limit of the jobs that run at a time, by key if it has one; empty if it has none."""
+    limits_by_key: bool = False
+    """Whether that limit is one of each key, and not of all jobs together."""
     tasks_times_min: float | None = None
     """Our delayed tasks should have at least so many times its throughput."""
 
@@ -52,6 +56,10 @@ class PeerWork:
     every_ms: float
     concurrency: int
     """Jobs that its worker runs at a time."""
+    keys: int = 0
+    """Job n has key n modulo this number; 0 for no limit, 1 for a limit of all jobs together."""
+    held: int = 0
+    """Jobs of one key that may run at a time."""
 
     @property
     def given_s(self) -> int:
@@ -73,7 +81,7 @@ async def run(peer: Peer, kind: str, work: PeerWork) -> Measured:
     command, version = await asyncio.to_thread(peer.prepare)
     async with bench_on(kind) as bench:
         log = bench.directory / "peer.log"
-        shared = bench.url, str(work.count), str(work.concurrency)
+        shared = bench.url, *(str(number) for number in (work.count, work.concurrency, work.keys, work.held))
         with log.open("ab") as output:
             worker = await asyncio.create_subprocess_exec(*command, "worker", *shared, stdout=output, stderr=output)
         try:

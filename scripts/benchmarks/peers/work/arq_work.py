@@ -11,8 +11,8 @@ from arq.connections import RedisSettings
 from arq.worker import Worker
 from common import Tally, arguments, send_all
 
-role, url, count, concurrency, delay_ms, every_ms, given_s = arguments()
-tally = Tally(url, count)
+given = arguments()
+tally = Tally(given.url, given.count)
 
 
 async def job(ctx: dict[str, Any], due_ms: int) -> None:
@@ -20,17 +20,17 @@ async def job(ctx: dict[str, Any], due_ms: int) -> None:
 
 
 async def main() -> None:
-    settings = RedisSettings.from_dsn(url)
-    if role == "worker":
-        worker = Worker([job], redis_settings=settings, max_jobs=concurrency, on_startup=lambda _: tally.ready())
+    settings = RedisSettings.from_dsn(given.url)
+    if given.role == "worker":
+        worker = Worker([job], redis_settings=settings, max_jobs=given.concurrency, on_startup=lambda _: tally.ready())
         await worker.async_run()
     else:
         pool = await create_pool(settings)
 
-        def send(due_ms: int) -> object:
+        def send(due_ms: int, _key: int) -> object:
             return pool.enqueue_job("job", due_ms, _defer_until=datetime.fromtimestamp(due_ms / 1000, UTC))
 
-        await send_all(send, url, count, delay_ms, every_ms, given_s)
+        await send_all(send, given)
         await pool.aclose()
 
 

@@ -3,7 +3,7 @@ const { Queue, Worker } = require('bullmq');
 const IORedis = require('ioredis');
 
 const [role, url, ...numbers] = process.argv.slice(2);
-const [count, concurrency, delayMs, everyMs, givenS] = numbers.map(Number);
+const [count, concurrency, keys, held, delayMs, everyMs, givenS] = numbers.map(Number);
 const BULK = 1000;
 const connect = () => new IORedis(url, { maxRetriesPerRequest: null });
 
@@ -26,6 +26,7 @@ async function send() {
   const listener = connect();
   const queue = new Queue('bench', { connection: connect(), defaultJobOptions: { removeOnComplete: true } });
   await queue.waitUntilReady();
+  if (keys) await queue.setGlobalConcurrency(held); // a limit by key is for those who pay
   const began = performance.now();
   const used = process.cpuUsage();
   const baseMs = Date.now();
@@ -34,7 +35,7 @@ async function send() {
     const jobs = [];
     for (let number = first; number < Math.min(first + BULK, count); number++) {
       const dueMs = nowMs + delayMs + Math.round(number * everyMs);
-      jobs.push({ name: 'job', data: { dueMs }, opts: { delay: dueMs - Date.now() } });
+      jobs.push({ name: 'job', data: { dueMs }, opts: { delay: Math.max(0, dueMs - Date.now()) } });
     }
     await queue.addBulk(jobs);
   }

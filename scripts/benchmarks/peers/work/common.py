@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import redis.asyncio
 
@@ -30,26 +31,43 @@ class Tally:
             await self._redis.rpush("bench:done", json.dumps(self._late_us))
 
 
-async def send_all(
-    send: Callable[[int], Awaitable[object]], url: str, count: int, delay_ms: int, every_ms: float, given_s: int
-) -> None:
-    """Send ``count`` jobs, each with its due time in ms, some at a time; wait for all, and print time and cost."""
-    listener = redis.asyncio.Redis.from_url(url, socket_timeout=None)
+async def send_all(send: Callable[[int, int], Awaitable[object]], given: Arguments) -> None:
+    """Send all jobs, each with its due time in ms and its key, some at a time; wait for all; print time and cost."""
+    listener = redis.asyncio.Redis.from_url(given.url, socket_timeout=None)
     began, used_s, base_ms = time.perf_counter(), time.process_time(), time.time_ns() // 1_000_000
-    for first in range(0, count, IN_FLIGHT):
-        now_ms = base_ms if every_ms else time.time_ns() // 1_000_000
-        numbers = range(first, min(first + IN_FLIGHT, count))
-        await asyncio.gather(*(send(now_ms + delay_ms + round(number * every_ms)) for number in numbers))
-    answer = await listener.blpop(["bench:done"], given_s)
+    for first in range(0, given.count, IN_FLIGHT):
+        first_ms = given.delay_ms + (base_ms if given.every_ms else time.time_ns() // 1_000_000)
+        numbers = range(first, min(first + IN_FLIGHT, given.count))
+        await asyncio.gather(*(send(first_ms + round(n * given.every_ms), n % max(given.keys, 1)) for n in numbers))
+    answer = await listener.blpop(["bench:done"], given.given_s)
     if answer is None:
-        sys.exit(f"not all had run after {given_s} s")
+        sys.exit(f"not all had run after {given.given_s} s")
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - used_s
     print(json.dumps({"seconds": seconds, "cpu_s": cpu_s, "late_us": json.loads(answer[1])}))
     await listener.aclose()
 
 
-def arguments() -> tuple[str, str, int, int, int, float, int]:
-    """The role, URL, number of jobs and concurrency; for a client also first delay and distance in ms, and seconds."""
-    role, url, count, concurrency, *rest = sys.argv[1:]
-    delay_ms, every_ms, given_s = rest or ("0", "0", "0")
-    return role, url, int(count), int(concurrency), int(delay_ms), float(every_ms), int(given_s)
+@dataclass(frozen=True)
+class Arguments:
+    """What a peer's worker and client are started with; the last three are the client's."""
+
+    role: str
+    url: str
+    count: int
+    concurrency: int
+    keys: int
+    """Job n has key n modulo this number; 0 for no limit."""
+    held: int
+    """Jobs of one key that may run at a time."""
+    delay_ms: int = 0
+    """Of the first job."""
+    every_ms: float = 0.0
+    """Between two due times."""
+    given_s: int = 0
+
+
+def arguments() -> Arguments:
+    role, url, *numbers = sys.argv[1:]
+    count, concurrency, keys, held = map(int, numbers[:4])
+    delay_ms, every_ms, given_s = numbers[4:] or ("0", "0", "0")
+    return Arguments(role, url, count, concurrency, keys, held, int(delay_ms), float(every_ms), int(given_s))

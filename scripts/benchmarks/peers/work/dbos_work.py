@@ -9,9 +9,9 @@ import time
 from common import Tally, arguments, send_all
 from dbos import DBOS, DBOSClient
 
-role, url, count, concurrency, delay_ms, every_ms, given_s = arguments()
+given = arguments()
 postgres = os.environ["BENCH_POSTGRES_URL"]
-tally = Tally(url, count)
+tally = Tally(given.url, given.count)
 
 
 @DBOS.workflow(name="job")
@@ -31,10 +31,10 @@ async def work() -> None:
 async def send() -> None:
     client = DBOSClient(system_database_url=postgres)
 
-    def one(due_ms: int) -> object:
+    def one(due_ms: int, _key: int) -> object:
         return client.enqueue_async({"queue_name": "bench", "workflow_name": "job"}, due_ms)
 
-    await send_all(one, url, count, delay_ms, every_ms, given_s)
+    await send_all(one, given)
 
 
-asyncio.run(work() if role == "worker" else send())
+asyncio.run(work() if given.role == "worker" else send())
