@@ -96,5 +96,7 @@ async def _measure(report: Report, name: str, kind: str, work: PeerWork) -> Meas
     except DurasleepError as error:
         report.notes.append(f"{name} was not measured: {error}")
         return None
-    report.notes.append(f"{name} {found.version} with --vs-concurrency {work.concurrency}: {peer.what}")
+    note = f"{name} {found.version} with --vs-concurrency {work.concurrency}: {peer.what}"
+    if note not in report.notes:
+        report.notes.append(note)
     return found
