@@ -45,6 +45,7 @@ _PARTITIONS = int(os.environ.get("DURASLEEP_TEST_PARTITIONS", "1"))
 """How many partitions each namespace has."""
 _OFTEN_SEVERAL = 4
 _ALSO_IN_SEVERAL = (
+    "tests/cli/test_recipes.py",
     "tests/client/test_searching.py",
     "tests/service/test_fan_out.py",
     "tests/service/test_forking.py",
