@@ -80,6 +80,20 @@ class Terminal:
             Path(name).unlink()
 
 
+def run_as_program(name: str, terminal: Terminal) -> subprocess.CompletedProcess[str]:
+    """Run an example as a client, against the Redis of the terminal."""
+    client = f"import asyncio, examples.{name} as e; e.app.connect({terminal.environment['REDIS_URL']!r})"
+    return subprocess.run(
+        [sys.executable, "-c", f"{client}; asyncio.run(e.main())"],
+        cwd=ROOT,
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
 def wait_for(look: object, what: str) -> None:
     """Wait until ``look()`` is true; fail with ``what``."""
     assert callable(look)

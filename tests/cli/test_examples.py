@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from durasleep import testing
 from examples import reminders
 from harness.servers import MakeServer
 from tests.cli.conftest import Quick
-from tests.cli.terminal import ROOT, Terminal, wait_for
+from tests.cli.terminal import Terminal, run_as_program, wait_for
 
 
 @pytest.fixture
@@ -32,19 +30,6 @@ def test_durable_sleep_is_worker_and_client(terminal: Terminal) -> None:
         # As a program, it uses the Redis on the default port, which may belong to somebody else.
         done = run_as_program("durable_sleep", terminal)
     assert (done.returncode, done.stdout) == (0, "Slept for 5 seconds\n"), done.stderr
-
-
-def run_as_program(name: str, terminal: Terminal) -> subprocess.CompletedProcess[str]:
-    client = f"import asyncio, examples.{name} as e; e.app.connect({terminal.environment['REDIS_URL']!r})"
-    return subprocess.run(
-        [sys.executable, "-c", f"{client}; asyncio.run(e.main())"],
-        cwd=ROOT,
-        env=terminal.environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
 
 
 def test_what_is_encrypted_is_plain_text_nowhere_in_redis(terminal: Terminal) -> None:

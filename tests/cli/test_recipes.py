@@ -37,8 +37,7 @@ from examples import (
 )
 from harness.servers import MakeServer, Server
 from tests.cli.conftest import Quick
-from tests.cli.terminal import ROOT, Terminal
-from tests.cli.test_examples import run_as_program
+from tests.cli.terminal import ROOT, Terminal, run_as_program
 from tests.service.functions import QUICK
 from tests.service.workers import PATIENCE_S, eventually, serving
 
@@ -89,12 +88,12 @@ class Watched:
 
 
 @pytest.fixture
-def kit(one_server: Server, partition_count: int) -> Kit:
+def kit(real_server: Server, partition_count: int) -> Kit:
     """The test kit on a real server; ``fsck`` finds nothing at its end."""
 
     @asynccontextmanager
     async def make(app: Durasleep) -> AsyncGenerator[Env]:
-        async with testing.env(app, redis=one_server.url, partitions=partition_count) as env:
+        async with testing.env(app, redis=real_server.url, partitions=partition_count) as env:
             yield env
             assert (await app.fsck()).findings == []
 
@@ -102,12 +101,12 @@ def kit(one_server: Server, partition_count: int) -> Kit:
 
 
 @pytest.fixture
-async def connect(one_server: Server, namespace: str) -> AsyncIterator[Connect]:
+async def connect(real_server: Server, namespace: str) -> AsyncIterator[Connect]:
     """Points a recipe at a real server, whose clock nobody moves; its workers die and are replaced as in production."""
     async with AsyncExitStack() as stack:
 
         def connected(app: Durasleep) -> Durasleep:
-            stack.enter_context(pointed_at(app, one_server.url, namespace=namespace, settings=QUICK))
+            stack.enter_context(pointed_at(app, real_server.url, namespace=namespace, settings=QUICK))
             stack.push_async_callback(app.aclose)
             return app
 
@@ -204,7 +203,6 @@ async def test_the_last_task_of_a_chord_runs_once_when_all_others_have_ended(kit
     assert [call.split()[0] for call in watched.calls].count("add_up") == 1
 
 
-@pytest.mark.long
 @pytest.mark.one_partition("the children of a workflow are all in its partition")
 async def test_a_map_over_ten_thousand_goes_on_when_a_worker_dies(connect: Connect) -> None:
     app, count = connect(map_many.app), 10_000
