@@ -280,6 +280,19 @@ async def test_a_newer_one_replaces_the_oldest_that_waits(limited: Limited) -> N
     assert await limited.begun() == ["e3"]
 
 
+async def test_who_waits_again_is_not_ended_for_one_that_it_has_made_room_for(limited: Limited) -> None:
+    """It was retried before the firer came to end it."""
+    await limited.declare(total=1, parked_max=1, overflow="replace")
+    for n in range(3):
+        await limited.ask(f"e{n}")
+    assert (await limited.control("force", "e1")).word == "canceled"
+    assert (await limited.control("retry", "e1")).word == "retrying"
+    await limited.fire_all()
+    assert (await limited.record("e1")).place == "parked"
+    await limited.end("e0")
+    assert await limited.begun() == ["e2"]
+
+
 async def test_a_limit_by_key_refuses_a_call_without_one(limited: Limited) -> None:
     await limited.declare(per_key=1, keyed=True)
     with pytest.raises(UsageError, match="counts by key: give a key"):

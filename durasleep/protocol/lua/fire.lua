@@ -185,7 +185,7 @@ local function fire_gate(id, what, member)
   if what == 'replaced' then
     unset_timer(member)
     local record = load(id)
-    if record and record.place == PLACE.parked then finish(record, STATE.canceled, '') end
+    if record and gates().is_replaced(record) then finish(record, STATE.canceled, '') end
     return
   end
   local name, key = string.match(id, '^([^/]+)/(.*)$')

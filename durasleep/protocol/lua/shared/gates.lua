@@ -336,6 +336,13 @@ function gates()
     set_timer(oldest[1] .. '~replaced', now)
   end
 
+  -- Whether it has made room for a newer one: it is parked, and nothing lets it begin. One that has ended since, and was
+  -- retried, may wait again.
+  local function is_replaced(record)
+    local _, name, key = parts_of(record.limit or '')
+    return record.place == PLACE.parked and name and not redis.call('ZSCORE', parked_of(gate_of(name), key), record.id)
+  end
+
   -- The timer of a key that waited for its rate, or that has more to do than one script may.
   local function open_key(name, key)
     local gate = gate_of(name)
@@ -388,6 +395,7 @@ function gates()
     unpark = unpark,
     overflow_of = overflow_of,
     replace_oldest = replace_oldest,
+    is_replaced = is_replaced,
     open_key = open_key,
     open_all = open_all,
     look_again = look_again,
