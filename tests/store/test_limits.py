@@ -177,6 +177,39 @@ async def test_who_wakes_up_goes_first_and_needs_no_token(limited: Limited) -> N
     assert await limited.begun() == ["sleeper"]
 
 
+@pytest.mark.parametrize("total", [{}, {"total": 1}])
+async def test_who_wakes_up_does_not_wait_for_the_token_of_those_behind_it(
+    limited: Limited, total: dict[str, Any]
+) -> None:
+    await limited.declare(rate=1, window=3_600_000, **total)
+    await limited.ask("sleeper")
+    [lease] = await limited.take_any()
+    await limited.commit(lease, CommitAction.SUSPEND, StartTimer(Number("1"), "", Due("+10")))
+    assert await limited.ask("later") == "parked"
+    await limited.move(10)
+    await limited.fire_all()
+    await limited.end("sleeper")
+    assert await limited.begun() == []
+    await limited.move(3_600_000)
+    await limited.fire_all()
+    await limited.end("later")
+    assert await limited.left_of() == []
+
+
+async def test_who_wakes_up_takes_its_turn_though_the_others_of_its_key_have_no_token(limited: Limited) -> None:
+    await limited.declare(total=1, rate=1, window=3_600_000, keyed=True)
+    await limited.ask("sleeper", "a")
+    [lease] = await limited.take_any()
+    await limited.commit(lease, CommitAction.SUSPEND, StartTimer(Number("1"), "", Due("+10")))
+    assert await limited.ask("later", "a") == "parked"
+    assert await limited.ask("other", "b") == "queued"
+    await limited.move(10)
+    await limited.fire_all()
+    await limited.end("other")
+    await limited.fire_all()
+    assert await limited.begun() == ["sleeper"]
+
+
 async def test_with_a_hold_for_life_a_sleeper_keeps_its_slot(limited: Limited) -> None:
     await limited.declare(total=1, hold="l")
     await limited.ask("sleeper")
@@ -239,6 +272,52 @@ async def test_numbers_by_hand_hold_until_they_are_reset(limited: Limited) -> No
     await limited.fire_all()
     await limited.end("e1", "e2", "e3")
     assert len(await limited.begun()) == 1
+
+
+@pytest.mark.parametrize("total", [{}, {"total": 5}])
+async def test_a_rate_that_a_person_gives_up_keeps_nobody_waiting(limited: Limited, total: dict[str, Any]) -> None:
+    await limited.declare(rate=1, window=3_600_000, **total)
+    assert [await limited.ask(f"e{n}") for n in range(3)] == ["queued", "parked", "parked"]
+    await limited.store.call(limits.set_limit(limited.keys, "L", {L["rate"]: ""}))
+    await limited.fire_all()
+    assert await limited.begun() == ["e0", "e1", "e2"]
+    assert await limited.timers() == {}
+
+
+async def test_a_rate_that_becomes_faster_is_faster_at_once(limited: Limited) -> None:
+    """Also if the clock is set back: nobody waits longer for a token than the rate says."""
+    await limited.declare(rate=1, window=3_600_000)
+    assert [await limited.ask(f"e{n}") for n in range(3)] == ["queued", "parked", "parked"]
+    await limited.number(rate=1, window=1_000)
+    await limited.fire_all()
+    for count in (2, 3):
+        await limited.move(1_000)
+        await limited.fire_all()
+        assert len(await limited.begun()) == count
+    await limited.move(-3_600_000)
+    assert await limited.ask("e3") == "parked"
+    await limited.move(1_000)
+    await limited.fire_all()
+    assert len(await limited.begun()) == 4
+
+
+async def test_a_key_does_not_pay_later_for_turns_that_nobody_wanted(limited: Limited) -> None:
+    """As long as there is no total, the keys take no turns."""
+    await limited.declare(per_key=1, keyed=True)
+    for n in range(12):
+        await limited.ask(f"a{n}", "a")
+    for n in range(8):
+        await limited.end(f"a{n}")
+    await limited.number(per_key=1, total=1)
+    for n in range(3):
+        await limited.ask(f"b{n}", "b")
+    order: list[str] = []
+    for _ in range(7):
+        await limited.fire_all()
+        [id] = await limited.begun()
+        order.append(id[0])
+        await limited.end(id)
+    assert "bbb" not in "".join(order), order
 
 
 async def test_there_is_nothing_to_change_of_a_limit_that_is_not_there(limited: Limited) -> None:

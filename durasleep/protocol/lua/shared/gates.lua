@@ -97,10 +97,17 @@ function gates()
   local function take_token(gate, key)
     if not gate.rate then return nil end
     local name, step = gate.key .. ':rate:' .. key, gate.window_ms / gate.rate
-    local used_up = math.max(tonumber(redis.call('GET', name) or '0'), now)
+    local function use_up(until_ms)
+      redis.call('SET', name, string.format('%.3f', until_ms), 'PX', int(math.ceil(until_ms - now) + 1))
+    end
+    local used_up, latest = math.max(tonumber(redis.call('GET', name) or '0'), now), now + gate.burst * step
+    if used_up > latest then -- by a slower rate than that of today, or before the clock was set back
+      used_up = latest
+      use_up(used_up)
+    end
     local at = used_up - (gate.burst - 1) * step
     if at > now then return math.ceil(at) end
-    redis.call('SET', name, string.format('%.3f', used_up + step), 'PX', int(math.ceil(used_up + step - now) + 1))
+    use_up(used_up + step)
     return nil
   end
 
@@ -197,7 +204,7 @@ function gates()
       save(record)
     end
     if redis.call('EXISTS', parked_of(gate, key)) == 1 then
-      set_waiting(gate, key, has_room_for_key(gate, key), turn + 1 / weight)
+      set_waiting(gate, key, has_room_for_key(gate, key), gate.total and turn + 1 / weight or turn)
     end
     return true
   end
@@ -232,9 +239,7 @@ function gates()
   -- There is room again for a key, or for the next one.
   local function release(gate, key)
     if not gate.total then return release_of_key(gate, key) end
-    if redis.call('EXISTS', parked_of(gate, key)) == 1 and not is_timed(gate, key) then
-      set_waiting(gate, key, has_room_for_key(gate, key))
-    end
+    if redis.call('EXISTS', parked_of(gate, key)) == 1 then set_waiting(gate, key, has_room_for_key(gate, key)) end
     release_in_turn(gate)
   end
 
@@ -242,7 +247,7 @@ function gates()
     local sequence = counter(gate, V.sequence) + 1
     redis.call('HSET', gate.key .. ':gate', V.sequence, int(sequence), V.parked, int(counter(gate, V.parked) + 1))
     redis.call('ZADD', parked_of(gate, key), int(level * LEVEL + sequence), record.id)
-    if not redis.call('ZSCORE', gate.key .. ':waiting', key) then set_waiting(gate, key, may_go) end
+    if may_go or not redis.call('ZSCORE', gate.key .. ':waiting', key) then set_waiting(gate, key, may_go) end
     if record.weight then redis.call('HSET', gate.key .. ':gate', '*' .. key, record.weight) end
     record.place = PLACE.parked
     put(record, F.place, record.place)
@@ -263,9 +268,10 @@ function gates()
     local is_behind = redis.call('EXISTS', parked_of(gate, key)) == 1
     local has_room = has_room_for_key(gate, key)
     if is_behind or not has_room or not is_open(gate) then
-      local may_go = has_room and not is_timed(gate, key)
+      local may_go = has_room and (level == 0 or not is_timed(gate, key))
       park(record, gate, key, level, may_go)
-      -- Nobody may come by to open a gate that is open already, as after a change of the limit.
+      -- Nobody may come by to open a gate that is open already, as after a change of the limit, or if those before it
+      -- wait for a token and it needs none.
       if is_behind and may_go and is_open(gate) then go_on_later(gate, key) end
       return false
     end
@@ -362,10 +368,8 @@ function gates()
       local page = redis.call('ZSCAN', gate.key .. ':waiting', cursor, 'COUNT', LOOKS_MAX)
       for i = 1, #page[2], 2 do
         local key = page[2][i]
-        if not is_timed(gate, key) then
-          set_waiting(gate, key, has_room_for_key(gate, key))
-          if not gate.total then release_of_key(gate, key) end
-        end
+        set_waiting(gate, key, has_room_for_key(gate, key)) -- it may wait for the token of a rate that was changed
+        if not gate.total then release_of_key(gate, key) end
       end
       if page[1] ~= '0' then
         redis.call('HSET', fields, V.cursor, page[1])
