@@ -7,7 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from tests.model import laws
+from tests.model.gate import Limit, Numbers
 from tests.model.moves import Create, Scripts
+from tests.model.state import Declared
 from tests.model.workers import Service, Step, Transitions, by_order
 
 
@@ -20,6 +22,10 @@ class Scenario:
     budget: dict[str, int] = field(default_factory=dict[str, int])
     is_batched: bool = False
     """Commits of one worker are sent together, and all due timers fire at once, too."""
+    limits: tuple[tuple[str, Limit], ...] = ()
+    declared: tuple[tuple[str, Declared], ...] = ()
+    changes: tuple[Numbers, ...] = ()
+    """Numbers that a person may give a limit."""
 
 
 @dataclass(slots=True)
@@ -43,7 +49,14 @@ class Report:
 class _Search:
     def __init__(self, scenario: Scenario, scripts: type[Scripts], is_timed: bool) -> None:
         self._key = _as_it_is if is_timed else by_order
-        self._transitions = Transitions(scripts, scenario.roots, is_batched=scenario.is_batched)
+        self._transitions = Transitions(
+            scripts,
+            scenario.roots,
+            is_batched=scenario.is_batched,
+            limits=scenario.limits,
+            declared=scenario.declared,
+            changes=scenario.changes,
+        )
         first = self._key(self._transitions.begin(scenario.hands, scenario.budget))
         self._states = [first]
         self._indexes = {first: 0}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from durasleep.model import CommitAction, Kind, Place, State
+from tests.model import limit_laws
 from tests.model.moves import BEAT_MS, CANCEL, Committed
 from tests.model.state import Entry, Promise, Redis, owner_of, partition_of
 from tests.model.workers import Service, Step
@@ -322,7 +323,7 @@ def _same(at: Service, step: Step) -> list[tuple[str, Promise, Promise]]:
 def law_10_nothing_is_left_when_all_has_ended(redis: Redis) -> str:
     """No timers, no stream entries, nothing to close; and all finished promises have an expiry."""
     left = [*[member for member, _ in redis.timers], *[f"entry of {entry.id}" for entry in redis.stream]]
-    left += [*redis.closing, *redis.halted]
+    left += [*redis.closing, *redis.halted, *limit_laws.left(redis)]
     left += [f"{id} for good" for id, promise in redis.promises if not promise.expires]
     return ", ".join(left)
 
@@ -334,6 +335,7 @@ def is_over(redis: Redis) -> bool:
 
 # If several laws are violated at once, the first is shown.
 OF_STATES: tuple[StateLaw, ...] = (
+    *limit_laws.OF_STATES,
     law_09_a_transaction_is_carried_out_once,
     law_05_a_wake_up_is_not_lost,
     law_05_who_takes_up_what_was_canceled_knows_it,
@@ -346,6 +348,7 @@ OF_STATES: tuple[StateLaw, ...] = (
     law_10_who_waits_is_still_there,
 )
 OF_STEPS: tuple[StepLaw, ...] = (
+    *limit_laws.OF_STEPS,
     law_04_a_stale_fence_writes_nothing,
     law_04_an_epoch_never_comes_back,
     law_05_news_stays_until_it_is_seen,

@@ -25,15 +25,18 @@ from durasleep.model import (
     State,
     StepResult,
     Transaction,
+    levels_of,
 )
 from durasleep.protocol.keys import LIMIT, STATE
+from tests.model.limits import GATE_TIMERS, Gates
+from tests.model.records import Refused
 from tests.model.state import Entry, Promise, Redis, Snapshot, StreamEntry, Waiter, owner_of, partition_of, root_of
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 CANCEL = "0"
-TIMERS = ("cron", "timeout", "start", "retry", "ask", "tell")
+TIMERS = ("cron", "timeout", "start", "retry", "ask", "tell", *GATE_TIMERS)
 ASK_AGAIN_MS = 1_000  # a call to another partition is asked again, and an ending told again, until it has been heard
 HEARD_MS = 60_000  # the next question, if what was asked for goes on
 GROUP = "workers"  # the group of the workers
@@ -46,6 +49,11 @@ ENDING = {
 }
 
 
+def group_of(queue: str) -> str:
+    """The group whose workers take from a queue."""
+    return queue.partition("/")[0].partition("!")[0]
+
+
 def is_asking(entry: Entry) -> bool:
     """Whether it may wait for an execution in another partition."""
     return entry.state is State.PENDING and entry.kind in (Kind.CHILD, Kind.DETACHED) and entry.child_id != ""
@@ -54,20 +62,6 @@ def is_asking(entry: Entry) -> bool:
 def is_number(text: str) -> bool:
     """Whether this can be the number of a journal entry."""
     return text[:1].isdigit() and text.replace(".", "").isdigit()
-
-
-class Refused(Exception):
-    """An item that was refused, with the code the script gives."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Refused) and other.code == self.code
-
-    def __hash__(self) -> int:
-        return hash(self.code)
 
 
 class Lease(NamedTuple):
@@ -114,6 +108,9 @@ class Create(NamedTuple):
     retention_ms: int | None = None
     waiter: Waiter | None = None
     """An entry of an execution in another partition."""
+    priority: int | None = None
+    key: str = ""
+    """For whom it is, where a limit counts by key."""
 
 
 class Ask(NamedTuple):
@@ -183,84 +180,49 @@ class Reclaimed(NamedTuple):
     poison: tuple[str, ...] = ()
 
 
-class Scripts:
+class Scripts(Gates):
     """Redis while a script runs. Each method returns ``(the state after it, its answer)``."""
 
     family_max = 256  # journal entries that one script closes; the rest waits in `closing`
 
     def __init__(self, redis: Redis) -> None:
-        self.now = redis.now
-        self.last_entry = redis.last_entry
-        self.promises = dict(redis.promises)
-        self.timers = dict(redis.timers)
-        self.stream = {entry.entry: entry for entry in redis.stream}
-        self.beats = dict(redis.beats)
-        self.presence = dict(redis.presence)
-        self.halted = set(redis.halted)
-        self.closing = list(redis.closing)
-        self.schedules = dict(redis.schedules)
-        self.inboxes = dict(redis.inboxes)
-        self.wake = redis.wake
-        self.effects = dict(redis.effects)
-        self.begun = dict(redis.begun)
-        self._timers_before = redis.timers
-        self._made: set[str] = set()
+        super().__init__(redis)
         self._gone: set[str] = set()
-        self._earliest_made: int | None = None
         self._tells_all = False
         self._families: list[tuple[str, Promise, bool]] = []
         self._hints: dict[str, tuple[str, ...]] = {}
         self._asks: list[Ask] = []
         self._tells: list[Hear] = []
 
-    def redis(self) -> Redis:
-        """The state as it is now."""
-        return Redis(
-            now=self.now,
-            last_entry=self.last_entry,
-            promises=tuple(sorted(self.promises.items())),
-            timers=tuple(sorted(self.timers.items())),
-            stream=tuple([self.stream[entry] for entry in sorted(self.stream)]),
-            beats=tuple(sorted(self.beats.items())),
-            presence=tuple(sorted(self.presence.items())),
-            halted=frozenset(self.halted),
-            closing=tuple(self.closing),
-            schedules=tuple(sorted(self.schedules.items())),
-            inboxes=tuple(sorted(self.inboxes.items())),
-            wake=self.wake,
-            effects=tuple(sorted(self.effects.items())),
-            begun=tuple(sorted(self.begun.items())),
-        )
-
     # -- the scripts
 
     def create(self, items: Iterable[Create]) -> tuple[Redis, list[Created | Refused]]:
         answers = [_item(self._create, item) for item in items]
-        self._write_gathered()
-        self._notify_firers()
+        self.write_gathered()
+        self.notify_firers()
         return self.redis(), answers
 
     def commit(self, consumer: str, items: Iterable[Commit]) -> tuple[Redis, list[Committed | Refused]]:
         answers = [_item(lambda item: self._commit(consumer, item), item) for item in items]
         self._close_families()
-        self._write_gathered()
-        self._notify_firers()
+        self.write_gathered()
+        self.notify_firers()
         return self.redis(), answers
 
     def settle(self, items: Iterable[tuple[str, State, bytes]]) -> tuple[Redis, list[tuple[bool, State] | Refused]]:
         """Whether this call has settled it, and its state."""
         answers = [_item(lambda item: self._settle(*item), item) for item in items]
         self._close_families()
-        self._write_gathered()
-        self._notify_firers()
+        self.write_gathered()
+        self.notify_firers()
         return self.redis(), answers
 
     def control(self, items: Iterable[tuple[str, str, str]]) -> tuple[Redis, list[tuple[str, State] | Refused]]:
         """Each item is action, id and due; answers a word and the state."""
         answers = [_item(self._control, item) for item in items]
         self._close_families()
-        self._write_gathered()
-        self._notify_firers()
+        self.write_gathered()
+        self.notify_firers()
         return self.redis(), answers
 
     def fire(self, limit: int = 64) -> tuple[Redis, Fired]:
@@ -276,7 +238,7 @@ class Scripts:
             self.set_timer(member, self.now + 10_000)
         self._drain_closing()
         self._close_families()
-        self._write_gathered()
+        self.write_gathered()
         staying = newer[: limit // 2]
         next_due = min([due for member, due in self.timers.items() if member not in staying], default=None)
         counts = len(due), next_due, len(stale), tuple(crons), tuple(quarantined), len(self.closing), len(newer)
@@ -285,8 +247,8 @@ class Scripts:
     def hear(self, items: Iterable[Hear]) -> tuple[Redis, list[str]]:
         """Each answers "heard", or "stale" if nobody waits for it any more."""
         answers = [self._hear(item) for item in items]
-        self._write_gathered()
-        self._notify_firers()
+        self.write_gathered()
+        self.notify_firers()
         return self.redis(), answers
 
     def told(self, items: Iterable[Told]) -> Redis:
@@ -298,7 +260,7 @@ class Scripts:
         self.beats[consumer] = self.now
         self.presence[consumer] = functions
         self.inboxes.setdefault(consumer, ())
-        own = (group, f"{group}/{consumer.partition('/')[0]}")
+        own = (*levels_of(group), f"{group}/{consumer.partition('/')[0]}")
         unnamed = {
             (entry.queue, entry.entry)
             for entry in self.stream.values()
@@ -355,7 +317,7 @@ class Scripts:
             given += 1
         if release != "some" and len(entries) >= limit:
             return self.redis(), Reclaimed("more", given, tuple(poison))
-        if release != "some" and "/" not in queue:
+        if release != "some" and queue == group_of(queue):
             self.beats.pop(consumer, None)
             self.presence.pop(consumer, None)
             self.inboxes.pop(consumer, None)
@@ -366,8 +328,8 @@ class Scripts:
     ) -> tuple[Redis, str]:
         """``put``, ``advance`` or ``remove``; it starts an execution of ``f`` for the default queue."""
         word = self._schedule(action, name, due, seen_due, id, is_changed)
-        self._write_gathered()
-        self._notify_firers()
+        self.write_gathered()
+        self.notify_firers()
         return self.redis(), word
 
     # -- events of Redis itself
@@ -397,7 +359,7 @@ class Scripts:
 
     def may_know(self, promise: Promise, name: str) -> bool:
         """Whether the functions of a worker are none of those that lack the execution's."""
-        functions = self.presence.get(name) if promise.queue == GROUP and self.has_beaten(name) else ""
+        functions = self.presence.get(name) if group_of(promise.queue) == GROUP and self.has_beaten(name) else ""
         return bool(functions) and functions not in promise.lacking
 
     def is_kept(self, promise: Promise, consumer: str) -> bool:
@@ -427,9 +389,6 @@ class Scripts:
     def has_never_asked(self, promise: Promise, asked: str) -> bool:
         """Whether a worker remembers a commit that never happened here."""
         return asked != "" and asked not in dict(promise.journal)
-
-    def next_epoch(self, promise: Promise) -> int:
-        return promise.epoch + 1
 
     def next_stamp(self, promise: Promise) -> int:
         return max(promise.order + 1, self.now)
@@ -522,54 +481,17 @@ class Scripts:
         else:
             self.rouse(id)
 
-    # -- shared: records
-
-    def put(self, id: str, **changes: object) -> Promise:
-        promise = self.promises[id] = self.promises[id]._replace(**changes)  # type: ignore[arg-type]
-        return promise
-
-    def put_entry(self, id: str, number: str, entry: Entry) -> None:
-        journal = dict(self.promises[id].journal)
-        journal[number] = entry
-        self.put(id, journal=tuple(sorted(journal.items())))
-
-    def entry(self, id: str, number: str) -> Entry | None:
-        promise = self.promises.get(id)
-        return dict(promise.journal).get(number) if promise else None
-
-    def remove(self, id: str) -> None:
-        self.promises.pop(id, None)
-
-    def holder(self, promise: Promise) -> str | None:
-        entry = None if promise.entry is None else self.stream.get(promise.entry)
-        return entry.holder if entry else None
-
-    def set_timer(self, member: str, due: int) -> None:
-        self.timers[member] = due
-        self._made.add(member)
-
-    def unset_timer(self, member: str) -> None:
-        self.timers.pop(member, None)
-        self._made.discard(member)
-
-    def due_at(self, due: str) -> int:
-        if due[:1] not in ("+", "=") or not due[1:].isdigit():
-            raise Refused("INVALID")
-        return min(int(due[1:]) + (self.now if due[0] == "+" else 0), DUE_MS_MAX)
-
     # -- shared: places
 
     def _halt(self, id: str) -> None:
+        self.free(id)
         self.put(id, place=Place.HALTED)
         self.halted.add(id)
 
-    def dispatch(self, id: str, snapshot: Snapshot | None = None) -> None:
-        promise = self.promises[id]
-        epoch = self.next_epoch(promise)
-        self.last_entry += 1
-        entry = StreamEntry(self.last_entry, promise.queue, id, epoch, snapshot=snapshot)
-        self.stream[self.last_entry] = entry
-        self.put(id, place=Place.QUEUED, epoch=epoch, entry=self.last_entry)
+    def dispatch(self, id: str, snapshot: Snapshot | None = None, *, begins: bool = False) -> None:
+        """It is queued, or parked at the gate of its limit. One that ``begins`` does not wake up."""
+        if not self.promises[id].limit or self.passes(id, begins=begins):
+            self.enqueue(id, snapshot)
 
     def leave(self, id: str) -> None:
         promise = self.promises[id]
@@ -582,6 +504,8 @@ class Scripts:
             self.put(id, due=None)
         elif promise.place is Place.HALTED:
             self.halted.discard(id)
+        elif promise.place is Place.PARKED:
+            self.unpark(id)
 
     # -- shared: settlements
 
@@ -614,20 +538,20 @@ class Scripts:
     def notify_inbox(self, who: str, *fields: str) -> None:
         self._hints[who] = (*self._hints.get(who, ()), *fields)
 
-    def _write_gathered(self) -> None:
-        made = [self.timers[member] for member in self._made]
-        others = [due for member, due in self._timers_before if member in self.timers and due > self.now]
+    def write_gathered(self) -> None:
+        made = [self.timers[member] for member in self.made]
+        others = [due for member, due in self.timers_before if member in self.timers and due > self.now]
         if made and min(made) < min(others, default=DUE_MS_MAX + 1):
-            self._earliest_made = min(made) if self._earliest_made is None else min(*made, self._earliest_made)
+            self.earliest_made = min(made) if self.earliest_made is None else min(*made, self.earliest_made)
         for who, fields in self._hints.items():
             if who in self.inboxes:
                 self.inboxes[who] = (*self.inboxes[who], fields)
         for id in self._gone:
             self.remove(id)
 
-    def _notify_firers(self) -> None:
-        if self._earliest_made is not None:
-            self.wake = self._earliest_made
+    def notify_firers(self) -> None:
+        if self.earliest_made is not None:
+            self.wake = self.earliest_made
         elif self._tells_all:
             self.wake = None  # its content is no instant
 
@@ -636,10 +560,12 @@ class Scripts:
     def _make(
         self, id: str, incarnation: int, made: Promise, start: int | None = None, deadline: int | None = None
     ) -> Promise:
+        if start is None and made.limit:
+            self.replace_oldest(made)
         self.promises[id] = made._replace(incarnation=incarnation, deadline=deadline)
         self._gone.discard(id)
         if made.kind is Kind.EXECUTION and start is None:
-            self.dispatch(id, self.snapshot_of(self.promises[id]))
+            self.dispatch(id, self.snapshot_of(self.promises[id]), begins=True)
         elif made.kind is Kind.EXECUTION and start is not None:
             self.put(id, place=Place.DELAYED, due=start)
             self.set_timer(f"{id}~start", start)
@@ -667,12 +593,19 @@ class Scripts:
             return self._attach(item, found)
         if item.kind is None:
             raise Refused("NOT_FOUND")
-        start = self.due_at(item.start) if item.start else None
-        deadline = self.due_at(item.deadline) if item.deadline else None
         waiters = (Waiter(item.inbox),) if item.inbox else ()
         waiters += (item.waiter,) if item.waiter else ()
         made = Promise(0, item.kind, item.function, item.queue, idempotency_key=item.idempotency_key, waiters=waiters)
         made = made._replace(retention_ms=item.retention_ms)
+        if item.kind is Kind.EXECUTION:
+            made = self.complete(made, item.key, item.priority)
+        refused = self.refusal_of(made, is_delayed=item.start != "")
+        if refused == "drop":
+            return Created("dropped", State.PENDING, None, 0, item.function, b"")
+        if refused:
+            raise Refused("LIMIT_FULL" if refused == "refuse" else "INVALID")
+        start = self.due_at(item.start) if item.start else None
+        deadline = self.due_at(item.deadline) if item.deadline else None
         promise = self._make(item.id, self.now, made, start, deadline)
         if item.waiter:
             self.begun[item.id] = self.begun.get(item.id, 0) + 1
@@ -698,6 +631,7 @@ class Scripts:
         """End a pending promise: it leaves its place, settles, its waiters are notified, its family is to be closed."""
         before = self.promises[id]
         self.leave(id)
+        self.free(id, has_ended=True)
         self.forget_timers(id, before)
         foreign = tuple([waiter for waiter in before.waiters if waiter.is_foreign])
         fresh = {"unseen": (), "crash_count": 0, "lone_crash_count": 0, "waiters": self.kept_waiters(foreign)}
@@ -805,7 +739,7 @@ class Scripts:
     def _close_later(self, id: str) -> None:
         if id not in self.closing:
             self.closing.append(id)
-        self._earliest_made = self.now
+        self.earliest_made = self.now
 
     def _is_orphan(self, id: str, promise: Promise) -> bool:
         """Whether the execution that asked for a child has ended, is gone, or has begun again."""
@@ -911,6 +845,7 @@ class Scripts:
                 return Committed("redrive", self._unseen(id))
             case CommitAction.SUSPEND:
                 self.leave(id)
+                self.free(id)
                 self.put(id, place=Place.SUSPENDED)
             case CommitAction.DEFER if item.functions == KEEP and self.is_kept(self.promises[id], consumer):
                 return Committed("kept")
@@ -920,6 +855,7 @@ class Scripts:
                 self.finish(id, State.CANCELED)
             case CommitAction.RETRY | CommitAction.DEFER:
                 self.leave(id)
+                self.free(id)
                 due = self.due_at(item.due)
                 self.put(id, place=Place.DELAYED, due=due)
                 self.set_timer(f"{id}~retry", due)
@@ -1013,7 +949,12 @@ class Scripts:
             return
         deadline = None if op.due is None else self.due_at(op.due)
         start = None if op.start is None else self.due_at(op.start)
-        made = Promise(0, Kind.EXECUTION, op.function, op.queue or owner.queue)
+        priority, key = _traits(op)
+        made = self.complete(Promise(0, Kind.EXECUTION, op.function, op.queue or owner.queue), key, priority)
+        refused = "" if child else self.refusal_of(made, is_delayed=op.start is not None)
+        if refused:
+            self.journal(id, op.number, entry, State.REJECTED, REFUSED_AS[refused])
+            return
         if op.child_id:
             made = made._replace(retention_ms=op.retention_ms or self._retention_ms(root_of(id)))
         if op.detached:
@@ -1104,6 +1045,9 @@ class Scripts:
             self.halted.add(f"timers:{member}")
             return
         id, what = named
+        if what in GATE_TIMERS:
+            self._fire_gate(id, what, member, quarantined)
+            return
         if what in ("ask", "tell"):
             fire = self._fire_ask if what == "ask" else self._fire_tell
             fire(id, member, stale)
@@ -1124,11 +1068,29 @@ class Scripts:
             self.finish(id, State.RESOLVED if is_timer else State.TIMEDOUT)
         elif what in ("start", "retry"):
             self.leave(id)
-            self.dispatch(id, self.snapshot_of(self.promises[id]))
+            self.dispatch(id, self.snapshot_of(self.promises[id]), begins=what == "start")
         else:
             entry = dict(self.promises[id].journal)[what]
             state = State.RESOLVED if entry.kind is Kind.TIMER else State.TIMEDOUT
             self.settle_entry(id, what, entry, state, tells=True)
+
+    def _fire_gate(self, id: str, what: str, member: str, quarantined: list[str]) -> None:
+        if what == "replaced":
+            self.unset_timer(member)
+            if self.is_replaced(id):
+                self.finish(id, State.CANCELED)
+            return
+        name, slash, key = id.partition("/")
+        if not name or not slash:
+            quarantined.append(member)
+            self.unset_timer(member)
+            self.halted.add(f"timers:{member}")
+        elif name not in self.limits:
+            self.unset_timer(f"{name}/~gates" if what == "gates" else member)
+        elif what == "gate":
+            self.open_key(name, key)
+        else:
+            self.open_all(name)
 
     def _due_of(self, id: str, what: str) -> int | None:
         """When a member's promise falls due; None if nobody waits for it (any more)."""
@@ -1222,7 +1184,7 @@ class Scripts:
         if promise.kind is Kind.TIMER and promise.is_pending:
             self.finish(id, State.RESOLVED)
             return "woken", State.RESOLVED
-        if not promise.is_pending or promise.place is Place.QUEUED:
+        if not promise.is_pending or promise.place in (Place.QUEUED, Place.PARKED):
             return "already", promise.state
         if promise.place is Place.SUSPENDED:
             return "asleep", promise.state
@@ -1264,7 +1226,9 @@ class Scripts:
         assert promise
         if not promise.is_pending:
             return "already", promise.state
-        never_ran = promise.place is Place.QUEUED and promise.epoch == 1 and self.holder(promise) is None
+        never_ran = (promise.place is Place.QUEUED and promise.epoch == 1 and self.holder(promise) is None) or (
+            promise.place is Place.PARKED and promise.epoch == 0
+        )
         if promise.kind is not Kind.EXECUTION or never_ran or promise.place in (Place.DELAYED, Place.HALTED):
             self.finish(id, State.CANCELED)
             shown = f" while {promise.place}" if promise.place in (Place.DELAYED, Place.HALTED) else ""
@@ -1307,7 +1271,7 @@ class Scripts:
         self.put(id, incarnation=incarnation, deadline=deadline, **fresh)
         if deadline is not None:
             self.set_timer(f"{id}~timeout", deadline)
-        self.dispatch(id)
+        self.dispatch(id, begins=True)
         if id in self.closing:
             self.closing.remove(id)
         return "retrying", State.PENDING
@@ -1364,6 +1328,16 @@ class Scripts:
             self.set_timer(f"{name}~cron", self.now + 60_000)
             self._tells_all = True
         return "aside"
+
+
+REFUSED_AS = {"keyless": b"K", "refuse": b"F", "drop": b"D"}
+"""Why a child was not made, as the payload of its entry."""
+
+
+def _traits(op: StartChild) -> tuple[int | None, str]:
+    """The priority and the key of a child."""
+    priority, _, rest = op.traits.partition("\t")
+    return int(priority) if priority else None, rest.partition("\t")[0]
 
 
 TRANSACTED = b"*1\n:1\n"

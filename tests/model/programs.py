@@ -79,6 +79,11 @@ def nap(view: View) -> Wish:
     )
 
 
+def quick(_: View) -> Wish:
+    """A task that ends at once."""
+    return Wish(CommitAction.RESOLVE, payload=b"1")
+
+
 def two_naps(view: View) -> Wish:
     """A timer, a transaction, and a timer again."""
     if not view.first(1):
@@ -151,6 +156,17 @@ def parent(view: View) -> Wish:
     return Wish(CommitAction.SUSPEND, view.missing(child(1), child(2, own_id="c")))
 
 
+def three(view: View) -> Wish:
+    """Three children at once, two of them for one key."""
+    if all(view.first(number) for number in (1, 2, 3)):
+        return Wish(CommitAction.RESOLVE, payload=b"1")
+    keyed = [
+        StartChild(Number(str(n)), "nap", b"", None, None, None, traits=f"\t{k}\t\t\t")
+        for n, k in ((1, "a"), (2, "a"), (3, "b"))
+    ]
+    return Wish(CommitAction.SUSPEND, view.missing(*keyed))
+
+
 def away(view: View) -> Wish:
     """A child in the other partition."""
     if view.first(1):
@@ -195,6 +211,7 @@ PROGRAMS: dict[str, Program] = {
     program.__name__: program
     for program in (
         nap,
+        quick,
         two_naps,
         race,
         impatient,
@@ -202,6 +219,7 @@ PROGRAMS: dict[str, Program] = {
         approval,
         votes,
         parent,
+        three,
         away,
         sends_away,
         impatient_away,

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from durasleep.model import Kind, Place, State
 from durasleep.protocol import partitions
+from tests.model import gate
+from tests.model.gate import Limit
 
 
 class Entry(NamedTuple):
@@ -61,6 +63,8 @@ class Promise(NamedTuple):
     retention_ms: int | None = None
     """None for the default, -1 for ever."""
     expires: bool = False
+    limit: str = ""
+    """"+" if it holds a slot, else "-"; then the name of its limit, "/" and its key."""
     journal: tuple[tuple[str, Entry], ...] = ()
 
     @property
@@ -93,6 +97,14 @@ class StreamEntry(NamedTuple):
     snapshot: Snapshot | None = None
 
 
+class Declared(NamedTuple):
+    """What workers have declared of a function."""
+
+    limit: str = ""
+    priority: int | None = None
+    needs_key: bool = False
+
+
 class Redis(NamedTuple):
     """Everything in a namespace, and the clock of its servers. ``partition_of`` says where an id belongs."""
 
@@ -116,6 +128,8 @@ class Redis(NamedTuple):
     """How often each transaction was carried out, by its id and the incarnation of its execution."""
     begun: tuple[tuple[str, int], ...] = ()
     """How often what another partition has asked for was begun there."""
+    declared: tuple[tuple[str, Declared], ...] = ()
+    limits: tuple[tuple[str, Limit], ...] = ()
 
     def promise(self, id: str) -> Promise | None:
         return next((promise for name, promise in self.promises if name == id), None)
@@ -156,6 +170,8 @@ def instants(redis: Redis) -> set[int]:
     for entry in redis.stream:
         if entry.snapshot:
             found.update(_told(entry.snapshot))
+    for _, limit in redis.limits:
+        found.update(gate.instants(limit, redis.now))
     return found
 
 
@@ -216,6 +232,7 @@ class Ranks:
             effects=tuple(
                 [((member, self.instants[incarnation]), count) for (member, incarnation), count in redis.effects]
             ),
+            limits=tuple([(name, gate.in_order(limit, redis.now, self.instants)) for name, limit in redis.limits]),
             inboxes=(),
             wake=None,
         )

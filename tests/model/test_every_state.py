@@ -10,6 +10,7 @@ import os
 import pytest
 
 from tests.model.explore import Scenario, explore
+from tests.model.limit_scenarios import LIMITED
 from tests.model.moves import Scripts
 from tests.model.scenarios import LARGER, SCENARIOS
 
@@ -17,13 +18,20 @@ pytestmark = pytest.mark.long
 
 ASKED = int(os.environ.get("DURASLEEP_MODEL_STATES", "0"))
 STATES_MAX = ASKED or 30_000
-CHOSEN = SCENARIOS | LARGER if ASKED else SCENARIOS
+CHOSEN = SCENARIOS | LIMITED | (LARGER if ASKED else {})
 
 
 class InParts(Scripts):
     """No ending closes its family at once: all of it waits in ``closing``."""
 
     family_max = 0
+
+
+class OneByOne(Scripts):
+    """A limit lets one execution begin at a time; the firer goes on."""
+
+    released_max = 1
+    looks_max = 2
 
 
 @pytest.mark.timeout(0 if ASKED else 300)
@@ -37,5 +45,12 @@ def test_every_law_holds_in_every_state_and_all_can_finish(scenario: Scenario) -
 @pytest.mark.parametrize("name", ["a forced cancel", "children, of the family and not", "a cancel", "new runs"])
 def test_families_that_are_closed_in_parts_keep_every_law(name: str) -> None:
     report = explore(SCENARIOS[name], InParts, states_max=STATES_MAX)
+    assert not report.law, str(report)
+    assert report.is_whole
+
+
+@pytest.mark.parametrize("name", ["a limit of children", "a limit that is changed", "a rate of some"])
+def test_limits_that_are_opened_in_parts_keep_every_law(name: str) -> None:
+    report = explore(LIMITED[name], OneByOne, states_max=STATES_MAX)
     assert not report.law, str(report)
     assert report.is_whole

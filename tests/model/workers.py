@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from durasleep.model import CancelEntry, CommitAction, Kind, Op, Place, StartChild, StartPromise, StartTimer, State
 from tests.model import state
+from tests.model.gate import Limit, Numbers
 from tests.model.moves import KEEP, Ask, Commit, Committed, Create, Hear, Lease, Refused, Scripts, Told
 from tests.model.programs import PROGRAMS, drive, fed
-from tests.model.state import Entry, Ranks, Redis, Waiter, partition_of
+from tests.model.state import Declared, Entry, Ranks, Redis, Waiter, partition_of
 
 
 class Doing(StrEnum):
@@ -76,13 +77,24 @@ class Step(NamedTuple):
 class Transitions:
     """The steps of one scenario, under given rules."""
 
-    def __init__(self, scripts: type[Scripts], roots: tuple[Create, ...], *, is_batched: bool) -> None:
+    def __init__(
+        self,
+        scripts: type[Scripts],
+        roots: tuple[Create, ...],
+        *,
+        is_batched: bool,
+        limits: tuple[tuple[str, Limit], ...] = (),
+        declared: tuple[tuple[str, Declared], ...] = (),
+        changes: tuple[Numbers, ...] = (),
+    ) -> None:
         self._scripts = scripts
         self._roots = roots
         self._is_batched = is_batched
+        self._first = Redis(now=1, limits=limits, declared=declared)
+        self._changes = changes
 
     def begin(self, hands: tuple[str, ...], budget: dict[str, int]) -> Service:
-        redis, _ = self._scripts(Redis(now=1)).create(self._roots)
+        redis, _ = self._scripts(self._first).create(self._roots)
         for consumer in sorted(set(hands)) if "offer" in budget else ():
             redis, _ = self._scripts(redis).heartbeat(consumer, "workers", [], functions=consumer)
         return Service(redis, tuple([Hand(consumer) for consumer in hands]), tuple(sorted(budget.items())))
@@ -183,7 +195,9 @@ class Transitions:
             yield Step(f"{hand.consumer} DIES", spent._replace(hands=dead), is_fair=False)
         if (spent := _spend(at, "give back")) is not None:
             lease = _lease(hand)
-            redis, _ = self._scripts(at.redis).reclaim(hand.consumer, release="some", entries=[lease.entry])
+            redis, _ = self._scripts(at.redis).reclaim(
+                hand.consumer, lease.queue, release="some", entries=[lease.entry]
+            )
             given = _with(spent._replace(redis=redis), index, Hand(hand.consumer))
             yield Step(f"{hand.consumer} gives {lease.id} back", given, is_fair=False)
         ways = (("defer", ""), ("offer", hand.consumer), ("offer", KEEP)) if hand.doing is Doing.LOADING else ()
@@ -204,15 +218,19 @@ class Transitions:
         for consumer in sorted({hand.consumer for hand in at.hands}):
             hands = [hand for hand in at.hands if hand.consumer == consumer]
             if consumer in holders and not all(hand.is_alive for hand in hands):
-                redis, told = self._scripts(at.redis).reclaim(consumer, beat=dict(at.redis.beats).get(consumer))
-                yield Step(f"the work of {consumer} is given to others: {told.word}", at._replace(redis=redis))
+                for queue in sorted({entry.queue for entry in at.redis.stream if entry.holder == consumer}):
+                    beat = dict(at.redis.beats).get(consumer)
+                    redis, told = self._scripts(at.redis).reclaim(consumer, queue, beat=beat)
+                    yield Step(f"the work of {consumer} is given to others: {told.word}", at._replace(redis=redis))
             elif consumer not in holders and all(hand.doing is Doing.DEAD for hand in hands):
                 fresh = tuple([Hand(one.consumer) if one in hands else one for one in at.hands])
                 yield Step(f"{consumer} is started again", at._replace(hands=fresh))
             named = {hand.lease.entry for hand in hands if hand.lease}
             for entry in at.redis.stream:
                 if entry.holder == consumer and entry.entry not in named and all(hand.is_alive for hand in hands):
-                    redis, _ = self._scripts(at.redis).reclaim(consumer, release="some", entries=[entry.entry])
+                    redis, _ = self._scripts(at.redis).reclaim(
+                        consumer, entry.queue, release="some", entries=[entry.entry]
+                    )
                     yield Step(f"{consumer} gives back {entry.id}, of which it never heard", at._replace(redis=redis))
                     yield from self._hears(at, consumer, Lease(entry.id, entry.queue, entry.entry, entry.epoch))
 
@@ -306,10 +324,28 @@ class Transitions:
             for number in asked:
                 yield self._settle(at, f"{id}~{number}")
         yield from self._controls(at)
+        yield from self._limits(at)
         for create in self._roots:
             if (spent := _spend(at, "create again")) is not None and at.redis.promise(create.id) is None:
                 redis, _ = self._scripts(at.redis).create([create])
                 yield Step(f"create {create.id} again", spent._replace(redis=redis), is_fair=False)
+
+    def _limits(self, at: Service) -> Iterator[Step]:
+        """Limits that are paused, resumed and changed."""
+        for name, limit in at.redis.limits:
+            if limit.is_paused:
+                yield self._change_limit(at, "resume", name)
+            elif (spent := _spend(at, "pause limit")) is not None:
+                yield self._change_limit(spent, "pause", name)._replace(is_fair=False)
+            if limit.is_by_hand and (spent := _spend(at, "reset limit")) is not None:
+                yield self._change_limit(spent, "reset", name)._replace(is_fair=False)
+            for numbers in self._changes:
+                if numbers != limit.numbers and (spent := _spend(at, "set limit")) is not None:
+                    yield self._change_limit(spent, "set", name, numbers)._replace(is_fair=False)
+
+    def _change_limit(self, at: Service, action: str, name: str, numbers: Numbers | None = None) -> Step:
+        redis, [word] = self._scripts(at.redis).change_limits([(action, name, numbers)])
+        return Step(f"{action} limit {name} {numbers or ''}: {word}", at._replace(redis=redis))
 
     def _controls(self, at: Service) -> Iterator[Step]:
         """Timers and delays, woken and moved while they run."""
@@ -368,12 +404,20 @@ def _send_mail(at: Service, *mail: Mail) -> Service:
     return at._replace(mail=tuple(sorted({*at.mail, *mail}, key=repr)))
 
 
+LIMITED = partition_of("p")
+"""The partition of the executions that have limits."""
+
+
+def _partition_of(name: str) -> int:
+    return LIMITED if "/" in name else partition_of(name)
+
+
 def _failed_over(now: Redis, then: Redis, partition: int) -> Redis:
     """One partition is as it was then; what only one server has, as the workers that it knows, is that of the first."""
 
     def back(new: tuple[tuple[str, Any], ...], old: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
-        kept = [one for one in new if partition_of(one[0]) != partition]
-        return tuple(sorted([*kept, *[one for one in old if partition_of(one[0]) == partition]]))
+        kept = [one for one in new if _partition_of(one[0]) != partition]
+        return tuple(sorted([*kept, *[one for one in old if _partition_of(one[0]) == partition]]))
 
     stream = [entry for entry in now.stream if partition_of(entry.id) != partition]
     stream += [entry for entry in then.stream if partition_of(entry.id) == partition]
@@ -387,6 +431,7 @@ def _failed_over(now: Redis, then: Redis, partition: int) -> Redis:
         halted=frozenset(name for name, _ in back(*[tuple((one, 0) for one in of.halted) for of in (now, then)])),
         closing=tuple(name for name, _ in back(*[tuple((one, 0) for one in of.closing) for of in (now, then)])),
         begun=back(now.begun, then.begun),
+        limits=then.limits if partition == LIMITED else now.limits,
         effects=tuple(
             sorted(
                 [
