@@ -17,18 +17,32 @@ import msgspec
 
 from durasleep import errors
 from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
-from durasleep.protocol import command, commit, foreign, journal, membership, promises, schedules, script, timers
+from durasleep.protocol import (
+    command,
+    commit,
+    foreign,
+    journal,
+    limits,
+    membership,
+    promises,
+    schedules,
+    script,
+    timers,
+)
 from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, BatchItem, Call, Command, Plan
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import F, Keyspace, S, W
 from durasleep.protocol.schedules import Advanced, Change
 from durasleep.settings import DEFAULTS
+from durasleep.traits import Traits
 from durasleep.transport import batching
 from durasleep.transport.connector import Connector
 from durasleep.transport.sync_store import SyncStore
 from tests.model import moves, state
+from tests.model.both_limits import as_compared, read_limits, written
+from tests.model.gate import Numbers
 from tests.model.moves import Commit, Create, Refused, Scripts
-from tests.model.state import Promise, Redis, Snapshot, StreamEntry, Waiter
+from tests.model.state import Declared, Promise, Redis, Snapshot, StreamEntry, Waiter
 
 T = TypeVar("T")
 
@@ -129,6 +143,7 @@ class Both:
             inbox=item.inbox,
             retention="" if item.retention_ms is None else str(item.retention_ms),
             waiter=_line(item.waiter) if item.waiter else "",
+            traits=Traits(item.priority, item.key).words(),
         )
 
     def commit(self, consumer: str, items: Sequence[Commit]) -> None:
@@ -170,6 +185,26 @@ class Both:
             for action, id, due in items
         ]
         self._batch(lambda: Scripts(self.model).control(items), calls, lambda told: (told.word, told.state))
+
+    def declare(self, declared: dict[str, Declared]) -> None:
+        """What workers declare of functions."""
+        for function, what in declared.items():
+            text = limits.declared_text(what.limit, what.priority, None, needs_key=what.needs_key)
+            self.store.call(limits.declare_function(self.keys, function, text))
+        self.model = self.model._replace(declared=tuple(sorted(declared.items())))
+
+    def change_limits(self, items: Sequence[tuple[str, str, Numbers | None]]) -> None:
+        calls = [self._change_limit(*item) for item in items]
+        self._batch(
+            lambda: Scripts(self.model).change_limits(items), calls, lambda is_new: "kept" if is_new else "same"
+        )
+
+    def _change_limit(self, action: str, name: str, numbers: Numbers | None) -> BatchItem[bool]:
+        if action == "limit" and numbers:
+            return limits.declare_limit(self.keys, name, written(numbers))
+        if action == "set" and numbers:
+            return limits.set_limit(self.keys, name, written(numbers))
+        return limits.change_limit(self.keys, name, cast("limits.Change", action))
 
     def schedule(
         self, action: str, name: str, due_ms: int, seen_due: int, id: str, *, is_changed: bool = False
@@ -313,7 +348,7 @@ class Both:
 
     def read(self, consumer: str, queue: str) -> moves.Lease | None:
         """The answer of XREADGROUP to a worker: the oldest entry that was not delivered."""
-        stream, group = self.keys.queue(queue), queue.partition("/")[0]
+        stream, group = self.keys.queue(queue), moves.group_of(queue)
         if not self.client.exists(stream) or not self.client.xinfo_groups(stream):
             self.client.xgroup_create(stream, group, "0", mkstream=True)
         found = self.client.xreadgroup(group, consumer, {stream: ">"}, count=1)
@@ -513,6 +548,7 @@ def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, 
         "halted": {_quarantined(name, real_entries) for name in model.halted},
         "closing": list(model.closing),
         "schedules": dict(model.schedules),
+        "limits": {name: as_compared(limit, model.now) for name, limit in model.limits},
         "inboxes": {who: _hints(told, real_entries) for who, told in model.inboxes},
         "wake": model.wake,
         "effects": dict(model.effects),
@@ -561,6 +597,7 @@ def read_redis(both: Both) -> dict[str, Any]:
         "halted": set[str](),
         "closing": [],
         "schedules": {},
+        "limits": {},
         "inboxes": {},
         "wake": None,
         "effects": {},
@@ -572,6 +609,7 @@ def read_redis(both: Both) -> dict[str, Any]:
     for name, (_, ttl) in kinds.items():
         kind, _, subject = name.decode().removeprefix(keys.tag).partition(":")
         _readers[kind](both, found, name, subject, ttl)
+    found["limits"] = read_limits(both.client, keys, both.model.now)
     return found
 
 
@@ -610,6 +648,7 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         value=fields.get(F["value"].encode(), b""),
         retention_ms=number("retention") or None,
         expires=ttl > 0,
+        limit=text("limit"),
         journal=tuple(sorted(entries)),
     )
 
@@ -634,7 +673,7 @@ def _read_stream(both: Both, found: dict[str, Any], name: bytes, queue: str, ttl
     rows = both.client.xrange(name)
     holders: dict[bytes, bytes] = {}
     if both.client.xinfo_groups(name):
-        pending = both.client.xpending_range(name, queue.partition("/")[0], "-", "+", 1000)
+        pending = both.client.xpending_range(name, moves.group_of(queue), "-", "+", 1000)
         holders = {row["message_id"]: row["consumer"] for row in pending}
     assert holders.keys() <= {entry for entry, _ in rows}, "an entry is pending, but not in its stream"
     found["stream"][queue] = [
@@ -708,5 +747,7 @@ _readers: dict[str, Callable[..., None]] = {
     "recent": _ignore,
     "failed": _ignore,
     "stats": _ignore,
+    "functions": _ignore,
+    "limit": _ignore,
     "clock": _ignore,
 }

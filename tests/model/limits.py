@@ -125,6 +125,10 @@ class Gates(Records):
 
     def _change_limit(self, action: str, name: str, numbers: Numbers | None) -> str | Refused:
         gate = self.limits.get(name)
+        if gate is None and action == "limit" and numbers is not None:
+            self.limits[name] = Gate(numbers, numbers)
+            self.look_again(name)
+            return "kept"
         if gate is None:
             return Refused("NOT_FOUND")
         match action:

@@ -34,10 +34,12 @@ from durasleep.model import (
     StepResult,
 )
 from durasleep.protocol import script
+from durasleep.traits import Traits
 from harness.servers import Server
 from tests.model.both import Both, load_standing
+from tests.model.gate import Numbers
 from tests.model.moves import KEEP, Commit, Create, Hear, Lease, Told
-from tests.model.state import Waiter
+from tests.model.state import Declared, Waiter
 
 pytestmark = pytest.mark.long
 
@@ -45,7 +47,7 @@ EXAMPLES = int(os.environ.get("DURASLEEP_MODEL_EXAMPLES", "0"))
 
 ROOTS = ("a", "b", "c")
 CONSUMERS = ("w1/aaaaaaaa", "w2/bbbbbbbb")
-QUEUES = ("workers", "workers/w1", "others")
+QUEUES = ("workers", "workers/w1", "others", "workers!1")
 NUMBERS = ("1", "2", "3", "1.1")
 DUES = ("+0", "+5", "+1000", "+3600000", "=1")
 SETTLED = (State.RESOLVED, State.REJECTED, State.CANCELED)
@@ -54,6 +56,25 @@ FUNCTIONS = ("", "all", "some", "few")
 RETENTIONS = (None, None, KEPT_FOR_EVER, 3_600_000)
 YEAR_MS = 365 * 86_400_000
 ACTIONS = ("retry", "wake", "reschedule", "cancel", "force", "halt", "resume")
+
+CALLED = ("f", "f", "g", "l", "l", "k")
+DECLARED = {"l": Declared("L"), "k": Declared("L", priority=1, needs_key=True)}
+KEYS = ("", "", "x", "y")
+HOUR_MS = 3_600_000
+LIMITS = (
+    Numbers(per_key=1),
+    Numbers(total=1),
+    Numbers(per_key=1, total=2),
+    Numbers(per_key=1, is_for_life=True),
+    Numbers(total=1, is_for_life=True),
+    Numbers(step_ms=HOUR_MS),
+    Numbers(step_ms=HOUR_MS, burst=2, total=2),
+    Numbers(per_key=1, parked_max=1),
+    Numbers(total=1, parked_max=1, overflow="replace"),
+    Numbers(per_key=1, parked_max=0, overflow="drop"),
+    Numbers(step_ms=2 * HOUR_MS, parked_max=1, overflow="drop"),
+)
+CHANGES = ("limit", "set", "set", "pause", "resume", "resume", "reset")
 
 ids = st.sampled_from(ROOTS)
 members = st.one_of(ids, st.builds("{}~{}".format, ids, st.sampled_from(NUMBERS)), st.just("a~1~1"))
@@ -65,14 +86,16 @@ creations = st.builds(
     Create,
     id=ids,
     kind=st.sampled_from((Kind.EXECUTION, Kind.EXECUTION, Kind.EXECUTION, Kind.PROMISE, Kind.TIMER, None)),
-    function=st.sampled_from(("f", "f", "g")),
-    queue=st.sampled_from(("workers", *QUEUES)),
+    function=st.sampled_from(CALLED),
+    queue=st.sampled_from(("workers", *QUEUES[:3])),
     start=st.one_of(st.just(""), maybe_dues),
     deadline=st.one_of(st.just(""), maybe_dues),
     idempotency_key=st.sampled_from(("call-1", "call-2")),
     inbox=st.sampled_from(("", "reader")),
     retention_ms=st.sampled_from(RETENTIONS),
     waiter=st.none(),
+    priority=st.sampled_from((None, None, None, 1, 3)),
+    key=st.sampled_from(KEYS),
 )
 
 
@@ -82,7 +105,7 @@ def creation(create: Create) -> Create:
         return create._replace(idempotency_key="")
     if create.kind in (Kind.PROMISE, Kind.TIMER):
         deadline = create.deadline or ("+5" if create.kind is Kind.TIMER else "")
-        return create._replace(function="", queue="", start="", deadline=deadline)
+        return create._replace(function="", queue="", start="", deadline=deadline, priority=None, key="")
     return create
 
 
@@ -102,10 +125,20 @@ class Machine(RuleBasedStateMachine):
 
     # -- clients
 
-    @initialize(start=st.booleans(), slept=st.sampled_from((None, *SLEEPS)))
-    def something_to_run(self, start: bool, slept: CommitAction | None) -> None:
+    @initialize(
+        start=st.booleans(),
+        slept=st.sampled_from((None, *SLEEPS)),
+        numbers=st.sampled_from(LIMITS),
+        function=st.sampled_from(("f", "l")),
+    )
+    def something_to_run(self, start: bool, slept: CommitAction | None, numbers: Numbers, function: str) -> None:
+        self.both.change_limits([("limit", "L", numbers)])
+        self.both.declare(DECLARED)
         self.both.create(
-            [Create("a", idempotency_key="call-1"), Create("b", idempotency_key="call-1", start="+5" if start else "")]
+            [
+                Create("a", function=function, idempotency_key="call-1"),
+                Create("b", function=function, idempotency_key="call-1", start="+5" if start else ""),
+            ]
         )
         if slept:
             self.sleep(CONSUMERS[0], "+5", slept, wakes=True)
@@ -122,7 +155,33 @@ class Machine(RuleBasedStateMachine):
     def control(self, items: list[tuple[str, str, str]]) -> None:
         self.both.control(items)
 
+    @rule(items=st.lists(st.tuples(st.sampled_from(CHANGES), st.sampled_from(LIMITS)), min_size=1, max_size=2))
+    def change_limit(self, items: list[tuple[str, Numbers]]) -> None:
+        self.both.change_limits(
+            [(action, "L", numbers if action in ("limit", "set") else None) for action, numbers in items]
+        )
+
+    @rule(
+        calls=st.lists(st.tuples(st.sampled_from("cde"), st.sampled_from("lk"), st.sampled_from("xy")), min_size=3),
+        numbers=st.sampled_from((None, *LIMITS)),
+    )
+    def call_many(self, calls: list[tuple[str, str, str]], numbers: Numbers | None) -> None:
+        """The usual case: more are called than may run."""
+        if numbers:
+            self.both.change_limits([("resume", "L", None), ("set", "L", numbers)])
+        self.both.create([Create(id, function=function, key=key, idempotency_key=key) for id, function, key in calls])
+
     # -- workers
+
+    @rule(consumer=consumers, queue=st.sampled_from(("workers", "workers!1")), fires=st.booleans())
+    def end_one(self, consumer: str, queue: str, fires: bool) -> None:
+        """The usual case: one ends, and lets another one begin."""
+        lease = self.both.read(consumer, queue)
+        if lease:
+            self.leases.append((consumer, lease))
+            self.both.commit(consumer, [Commit(lease, CommitAction.RESOLVE)])
+        if fires:
+            self.both.fire(64)
 
     @rule(consumer=consumers, queue=st.sampled_from(("workers", *QUEUES)))
     def read(self, consumer: str, queue: str) -> None:
@@ -133,7 +192,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), consumer=consumers)
     def work(self, data: st.DataObject, consumer: str) -> None:
         """The usual case: an execution is read, and committed as a worker would."""
-        lease = self.both.read(consumer, "workers")
+        lease = self.both.read(consumer, data.draw(st.sampled_from(("workers", "workers", "workers!1"))))
         if lease:
             self.leases.append((consumer, lease))
             self.both.commit(consumer, [self.draw_commit(data, lease)])
@@ -221,8 +280,9 @@ class Machine(RuleBasedStateMachine):
         promise = self.both.model.promise(lease.id)
         own_id = data.draw(st.sampled_from(("", "", *[id for id in ROOTS if id != lease.id])))
         is_detached = bool(own_id) and data.draw(st.booleans())
-        function = data.draw(st.sampled_from(("f", "f", "g")))
-        queue = data.draw(st.sampled_from((None, *QUEUES)))
+        function = data.draw(st.sampled_from(CALLED))
+        traits = Traits(data.draw(st.sampled_from((None, None, 1))), data.draw(st.sampled_from(KEYS))).words()
+        queue = data.draw(st.sampled_from((None, *QUEUES[:3])))
         deadline = data.draw(st.sampled_from((None, None, due)))
         retention_ms = data.draw(st.sampled_from(RETENTIONS)) if own_id else None
         start = data.draw(st.sampled_from((None, None, None, due)))
@@ -230,7 +290,16 @@ class Machine(RuleBasedStateMachine):
             StartTimer(number, "nap", due),
             StartPromise(number, "", deadline),
             StartChild(
-                number, function, b"", queue, deadline, PromiseId(own_id) or None, is_detached, retention_ms, start
+                number,
+                function,
+                b"",
+                queue,
+                deadline,
+                PromiseId(own_id) or None,
+                is_detached,
+                retention_ms,
+                start,
+                traits,
             ),
             StepResult(number, "step", data.draw(st.sampled_from((State.RESOLVED, State.REJECTED))), b"done"),
             CancelEntry(number, Kind.STEP, "step"),
@@ -350,7 +419,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         member=st.one_of(
-            st.sampled_from(("nonsense", "nobody~1", "nobody~timeout", "nobody~cron", "a~x", "~", "daily~cron")),
+            st.sampled_from(
+                ("nonsense", "nobody~1", "nobody~timeout", "nobody~cron", "a~x", "~", "daily~cron", "L/x~gate")
+            ),
+            st.sampled_from(("L/~gates", "L/~gate", "nil/x~gate", "nil/~gates", "a~gate", "a~replaced")),
             st.builds(
                 "{}~{}".format, members, st.sampled_from((*NUMBERS, "start", "retry", "timeout", "tell", "1~ask"))
             ),
