@@ -13,7 +13,8 @@ from durasleep import testing
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol import sorted_sets
-from durasleep.protocol.command import Command
+from durasleep.protocol.command import Call, Command, Plan
+from durasleep.protocol.limits import list_limits, read_gate
 from harness.servers import Server
 from tests.crash_points import chosen
 from tests.laws import crashing
@@ -94,6 +95,8 @@ async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
             timers = [sorted_sets.list_members(keys.timers) for keys in store.keyspaces]
             assert not any(await store.ask(timers)), id
             assert (await env.app.fsck()).findings == [], id
+            assert crashing.too_many == [], id
+            assert await slots_of(env) == [], id
             await check_counter(env, PromiseId(id))
         assert died >= min(0.8 * len(points), len(points) - 1)  # no two runs pass quite the same
 
@@ -106,6 +109,21 @@ async def test_evicted_at_each_await_what_calls_other_partitions_ends_as_if_it_h
     async with testing.env(crashing.app, redis=kit_server.client(), always_suspend=True, partitions=PARTITIONS) as env:
         assert await ending(env, program, "evicted") == end
         assert (await env.app.fsck()).findings == []
+
+
+def exchange_all(calls: Sequence[Call]) -> Plan[list[Any]]:
+    return (yield calls)
+
+
+async def slots_of(env: testing.Env) -> list[str]:
+    """What limits have beside their numbers and counters, when all has ended."""
+    store = await store_of(env.app)
+    gates = [
+        (name, await store.run(exchange_all(read_gate(keys, name))))
+        for keys in store.keyspaces
+        for name in await store.call(list_limits(keys))
+    ]
+    return [name for name, (_, *counts) in gates if any(counts)]
 
 
 async def check_counter(env: testing.Env, id: PromiseId) -> None:
