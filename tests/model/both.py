@@ -21,6 +21,7 @@ from durasleep.protocol import (
     command,
     commit,
     foreign,
+    grafting,
     journal,
     limits,
     membership,
@@ -31,7 +32,7 @@ from durasleep.protocol import (
 )
 from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, BatchItem, Call, Command, Plan
 from durasleep.protocol.entry import parse_entry
-from durasleep.protocol.keys import F, Keyspace, S, W
+from durasleep.protocol.keys import KIND, STATE, F, Keyspace, S, W
 from durasleep.protocol.schedules import Advanced, Change
 from durasleep.settings import DEFAULTS
 from durasleep.traits import Traits
@@ -143,7 +144,7 @@ class Both:
             inbox=item.inbox,
             retention="" if item.retention_ms is None else str(item.retention_ms),
             waiter=_line(item.waiter) if item.waiter else "",
-            traits=Traits(item.priority, item.key).words(),
+            traits=Traits(item.priority, item.key, mode=item.mode).words(),
         )
 
     def commit(self, consumer: str, items: Sequence[Commit]) -> None:
@@ -185,6 +186,38 @@ class Both:
             for action, id, due in items
         ]
         self._batch(lambda: Scripts(self.model).control(items), calls, lambda told: (told.word, told.state))
+
+    def note(self, consumer: str, items: Sequence[moves.Note]) -> None:
+        calls = [
+            commit.note(self.keys, consumer, self.lease(item.lease), item.number, item.first, item.payload)
+            for item in items
+        ]
+        self._batch(lambda: _noted(Scripts(self.model).note(consumer, items)), calls, bool)
+
+    def graft(self, item: moves.Graft) -> None:
+        fork = grafting.Fork(PromiseId(item.id), item.key, FORKING)
+        match item.action:
+            case "begin":
+                call = grafting.begin(
+                    self.keys,
+                    fork,
+                    function="f",
+                    queue="workers",
+                    args=b"",
+                    begun_ms=0,
+                    base=0,
+                    lasts_ms=None,
+                    retention="",
+                    origins="",
+                    labels="",
+                    limit=item.limit,
+                )
+            case "entries":
+                raw = [(number.encode(), _raw(entry)) for number, entry in item.entries]
+                call = grafting.add_entries(self.keys, fork, raw, order=item.order)
+            case _:
+                call = grafting.end(self.keys, fork)
+        self._batch(lambda: Scripts(self.model).graft([item]), [call], lambda standing: standing.value)
 
     def declare(self, declared: dict[str, Declared]) -> None:
         """What workers declare of functions."""
@@ -496,6 +529,18 @@ class Both:
             assert getattr(record, name) == getattr(now.record, name), f"the entry of {record.id} tells another {name}"
 
 
+def _raw(entry: state.Entry) -> bytes:
+    """A settled entry as it is stored."""
+    head = (KIND[entry.kind] + STATE[entry.state], str(entry.stamp or ""), "", entry.name, "")
+    return "\t".join(head).encode() + b"\n" + entry.payload
+
+
+def _noted(answer: tuple[Redis, list[str | Refused]]) -> tuple[Redis, list[Any]]:
+    """Whether it was kept is for nobody: only that it was not refused."""
+    model, words = answer
+    return model, [word if isinstance(word, Refused) else True for word in words]
+
+
 def _line(waiter: Waiter) -> str:
     return f"{state.partition_of(waiter.who)} {waiter.incarnation} {waiter.who}"
 
@@ -649,8 +694,22 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         retention_ms=number("retention") or None,
         expires=ttl > 0,
         limit=text("limit"),
+        created=number("created") or None,
+        checkpoints=tuple(sorted((name[len(CHECKPOINT) :], value) for name, value in _checkpoints(fields))),
+        is_unquoted=bool(text("unquoted")),
+        is_being_forked=text("reason") == FORKING,
         journal=tuple(sorted(entries)),
     )
+
+
+CHECKPOINT = F["checkpoint"]
+FORKING = "it is being forked"
+
+
+def _checkpoints(fields: dict[bytes, bytes]) -> Iterable[tuple[str, bytes]]:
+    for name, value in fields.items():
+        if re.fullmatch(f"{CHECKPOINT}[\\d.]+", name.decode()):
+            yield name.decode(), value
 
 
 def _waiting(both: Both, id: str, text: str) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from durasleep.model import CommitAction, Kind, Place, State
 from tests.model import limit_laws
-from tests.model.moves import BEAT_MS, CANCEL, Committed
+from tests.model.moves import BEAT_MS, CANCEL, Committed, Refused
 from tests.model.state import Entry, Promise, Redis, owner_of, partition_of
 from tests.model.workers import Service, Step
 
@@ -169,6 +169,16 @@ def law_04_a_stale_fence_writes_nothing(at: Service, step: Step) -> str:
         is_holder = promise is not None and (promise.entry, promise.epoch) == lease and lease in held
         if isinstance(answer, Committed) and answer.word != "dropped" and not is_holder:
             return f"{consumer} does not hold {call.lease.id}, and its commit was taken"
+    return ""
+
+
+def law_04_a_stale_fence_keeps_no_checkpoint(at: Service, step: Step) -> str:
+    for consumer, lease, answer in step.notes:
+        promise = at.redis.promise(lease.id)
+        held = [(entry.entry, entry.epoch) for entry in at.redis.stream if entry.holder == consumer]
+        is_holder = promise is not None and (promise.entry, promise.epoch) == (lease.entry, lease.epoch) in held
+        if not isinstance(answer, Refused) and not is_holder:
+            return f"{consumer} does not hold {lease.id}, and its checkpoint was taken"
     return ""
 
 
@@ -350,6 +360,7 @@ OF_STATES: tuple[StateLaw, ...] = (
 OF_STEPS: tuple[StepLaw, ...] = (
     *limit_laws.OF_STEPS,
     law_04_a_stale_fence_writes_nothing,
+    law_04_a_stale_fence_keeps_no_checkpoint,
     law_04_an_epoch_never_comes_back,
     law_05_news_stays_until_it_is_seen,
     law_05_a_settlement_is_news,

@@ -111,6 +111,8 @@ class Create(NamedTuple):
     priority: int | None = None
     key: str = ""
     """For whom it is, where a limit counts by key."""
+    mode: str = ""
+    """``s`` to begin anew what has ended, ``d`` and a number to put a start off, at most by so many ms."""
 
 
 class Ask(NamedTuple):
@@ -144,6 +146,26 @@ class Told(NamedTuple):
 
     id: str
     waiter: Waiter
+
+
+class Note(NamedTuple):
+    """The checkpoint of an attempt; ``first`` is the number of the first one."""
+
+    lease: Lease
+    number: str
+    first: str
+    payload: bytes
+
+
+class Graft(NamedTuple):
+    """A part of what makes a fork: ``begin``, ``entries`` or ``end``."""
+
+    action: str
+    id: str
+    key: str
+    entries: tuple[tuple[str, Entry], ...] = ()
+    order: int = 0
+    limit: str = ""
 
 
 class Created(NamedTuple):
@@ -254,6 +276,23 @@ class Scripts(Gates):
     def told(self, items: Iterable[Told]) -> Redis:
         for item in items:
             self._note_told(item)
+        return self.redis()
+
+    def note(self, consumer: str, items: Iterable[Note]) -> tuple[Redis, list[str | Refused]]:
+        """Each answers "kept", or "settled" if the attempt has ended."""
+        answers = [_item(lambda item: self._note(consumer, item), item) for item in items]
+        return self.redis(), answers
+
+    def graft(self, items: Iterable[Graft]) -> tuple[Redis, list[str | Refused]]:
+        """Each answers "begun" as long as it is being made, "forked" at its end, and "done" after it."""
+        answers = [_item(self._graft, item) for item in items]
+        self.write_gathered()
+        self.notify_firers()
+        return self.redis(), answers
+
+    def pause(self, *, is_paused: bool) -> Redis:
+        """A group takes no executions, or goes on."""
+        self.is_paused = is_paused
         return self.redis()
 
     def heartbeat(self, consumer: str, group: str, held: Sequence[Lease], functions: str = "") -> tuple[Redis, Beat]:
@@ -437,6 +476,14 @@ class Scripts(Gates):
         if promise.deadline is not None:
             self.unset_timer(f"{id}~timeout")
 
+    def may_note(self, promise: Promise, consumer: str, lease: Lease) -> bool:
+        """Whether the sender of a checkpoint holds the execution."""
+        return not self.is_fenced(promise, consumer, lease)
+
+    def is_debounced(self, promise: Promise) -> bool:
+        """Whether it waits for its start, and has never run."""
+        return promise.is_pending and promise.place is Place.DELAYED and promise.epoch == 0
+
     def is_tried_no_more(self, promise: Promise) -> bool:
         """If it was canceled while its attempt failed, it ends with that."""
         return CANCEL in dict(promise.journal)
@@ -463,7 +510,7 @@ class Scripts(Gates):
 
     def snapshot_of(self, promise: Promise) -> Snapshot | None:
         """The data in the entry of a new execution, or of one that its timer has woken."""
-        if promise.crash_count:
+        if promise.crash_count or promise.is_unquoted:
             return None
         journal, order = promise.journal, promise.order
         return Snapshot(promise.function, promise.incarnation, promise.base, order, promise.unseen, journal)
@@ -504,6 +551,7 @@ class Scripts(Gates):
             self.put(id, due=None)
         elif promise.place is Place.HALTED:
             self.halted.discard(id)
+            self.put(id, is_being_forked=False)
         elif promise.place is Place.PARKED:
             self.unpark(id)
 
@@ -562,7 +610,8 @@ class Scripts(Gates):
     ) -> Promise:
         if start is None and made.limit:
             self.replace_oldest(made)
-        self.promises[id] = made._replace(incarnation=incarnation, deadline=deadline)
+        created = None if incarnation == self.now else self.now
+        self.promises[id] = made._replace(incarnation=incarnation, deadline=deadline, created=created)
         self._gone.discard(id)
         if made.kind is Kind.EXECUTION and start is None:
             self.dispatch(id, self.snapshot_of(self.promises[id]), begins=True)
@@ -588,9 +637,15 @@ class Scripts(Gates):
             self.put(id, waiters=(*waiters, waiter))
 
     def _create(self, item: Create) -> Created:
-        found = self.promises.get(item.id)
+        found, incarnation = self.promises.get(item.id), self.now
         if found:
-            return self._attach(item, found)
+            is_again = item.mode != "" and found.function == item.function
+            is_again = is_again and found.idempotency_key != item.idempotency_key
+            if is_again and "d" in item.mode and self.is_debounced(found):
+                return self._debounce(item, found)
+            if not is_again or item.mode[:1] != "s" or found.is_pending or found.waiters:
+                return self._attach(item, found)
+            incarnation = self.next_incarnation(found)
         if item.kind is None:
             raise Refused("NOT_FOUND")
         waiters = (Waiter(item.inbox),) if item.inbox else ()
@@ -606,12 +661,24 @@ class Scripts(Gates):
             raise Refused("LIMIT_FULL" if refused == "refuse" else "INVALID")
         start = self.due_at(item.start) if item.start else None
         deadline = self.due_at(item.deadline) if item.deadline else None
-        promise = self._make(item.id, self.now, made, start, deadline)
+        if found:
+            self._make_room(item.id)
+            self._close_families()
+        promise = self._make(item.id, incarnation, made, start, deadline)
         if item.waiter:
             self.begun[item.id] = self.begun.get(item.id, 0) + 1
         if item.inbox:
             self.inboxes.setdefault(item.inbox, ())
         return _created("created", promise)
+
+    def _debounce(self, item: Create, found: Promise) -> Created:
+        """A later call puts the start off."""
+        made_at = found.incarnation if found.created is None else found.created
+        due = min(self.due_at(item.start), made_at + int(item.mode.partition("d")[2]))
+        self.put(item.id, due=due, idempotency_key=item.idempotency_key)
+        self.set_timer(f"{item.id}~start", due)
+        self._attach(item, self.promises[item.id])
+        return _created("debounced", self.promises[item.id])
 
     def _attach(self, item: Create, found: Promise) -> Created:
         if item.kind is not None and (found.kind, found.function) != (item.kind, item.function):
@@ -768,6 +835,41 @@ class Scripts(Gates):
             self._close_members(id, promise, promise.journal, keep)
             self._keep(id, keep)
 
+    # -- checkpoints and forks
+
+    def _note(self, consumer: str, item: Note) -> str:
+        promise = self.promises.get(item.lease.id)
+        if promise is None or not self.may_note(promise, consumer, item.lease):
+            raise Refused("FENCED")
+        if item.number in dict(promise.journal):
+            return "settled"
+        checkpoints = dict(promise.checkpoints) | {item.first: item.payload}
+        self.put(item.lease.id, checkpoints=tuple(sorted(checkpoints.items())), is_unquoted=True)
+        return "kept"
+
+    def _graft(self, item: Graft) -> str:
+        found = self.promises.get(item.id)
+        if found and found.idempotency_key != item.key:
+            raise Refused("NOT_ALLOWED")
+        if found and not found.is_being_forked:
+            return "done"
+        if item.action == "begin":
+            if found is None:
+                limit = f"-{item.limit}" if item.limit else ""
+                made = Promise(self.now, function="f", queue=GROUP, idempotency_key=item.key, limit=limit)
+                self.promises[item.id] = made._replace(is_unquoted=True, is_being_forked=True)
+                self._halt(item.id)
+            return "begun"
+        if found is None:
+            raise Refused("NOT_FOUND")
+        if item.action == "entries":
+            journal = tuple(sorted((dict(found.journal) | dict(item.entries)).items()))
+            self.put(item.id, journal=journal, order=max(item.order, found.order))
+            return "begun"
+        self.leave(item.id)
+        self.dispatch(item.id, begins=True)
+        return "forked"
+
     # -- commit
 
     def _commit(self, consumer: str, item: Commit) -> Committed:
@@ -879,7 +981,7 @@ class Scripts(Gates):
         carried = self.carries_over(old)
         self.leave(id)
         kept = tuple([(number, entry) for number, entry in old.journal if number in carried])
-        self.put(id, journal=kept, unseen=carried, base=base, lacking=())
+        self.put(id, journal=kept, unseen=carried, base=base, lacking=(), checkpoints=())
         self.dispatch(id)
         self._close_members(id, old, old.journal, self._kept_as(root_of(id)))
 
@@ -902,8 +1004,8 @@ class Scripts(Gates):
                 self.journal(id, number, Entry(Kind.TRANSACTION), State.RESOLVED, TRANSACTED)
             case StartChild():
                 self._start_child(id, op)
-            case Checkpoint():
-                pass  # it settles nothing
+            case Checkpoint(number, payload):
+                self._put_checkpoint(id, number, payload)
             case CancelEntry():
                 raise AssertionError("a tombstone may be written over what is there")
 
@@ -911,6 +1013,14 @@ class Scripts(Gates):
         self.put_entry(id, number, entry)
         if entry.due is not None:
             self.set_timer(f"{id}~{number}", entry.due)
+
+    def _put_checkpoint(self, id: str, number: str, payload: bytes) -> None:
+        checkpoints = dict(self.promises[id].checkpoints)
+        checkpoints.pop(number, None)
+        if payload:
+            checkpoints[number] = payload
+            self.put(id, is_unquoted=True)
+        self.put(id, checkpoints=tuple(sorted(checkpoints.items())))
 
     def _cancel_entry(self, id: str, op: CancelEntry) -> None:
         """An entry that the workflow has canceled: a tombstone, never delivered."""
@@ -1267,7 +1377,9 @@ class Scripts(Gates):
         deadline = (
             None if promise.deadline is None else min(incarnation + promise.deadline - promise.incarnation, DUE_MS_MAX)
         )
-        fresh = {"state": State.PENDING, "value": b"", "journal": (), "base": 0, "has_family": False, "expires": False}
+        fresh: dict[str, object] = {"state": State.PENDING, "value": b"", "journal": (), "base": 0, "expires": False}
+        fresh |= {"has_family": False, "checkpoints": (), "is_unquoted": False, "lacking": ()}
+        fresh["created"] = None if incarnation == self.now else self.now
         self.put(id, incarnation=incarnation, deadline=deadline, **fresh)
         if deadline is not None:
             self.set_timer(f"{id}~timeout", deadline)

@@ -40,6 +40,7 @@ class Records:
         self.effects = dict(redis.effects)
         self.begun = dict(redis.begun)
         self.declared = dict(redis.declared)
+        self.is_paused = redis.is_paused
         self.limits = {name: Gate.of(limit) for name, limit in redis.limits}
         self.timers_before = redis.timers
         self.made: set[str] = set()
@@ -63,6 +64,7 @@ class Records:
             effects=tuple(sorted(self.effects.items())),
             begun=tuple(sorted(self.begun.items())),
             declared=tuple(sorted(self.declared.items())),
+            is_paused=self.is_paused,
             limits=tuple([(name, self.limits[name].limit()) for name in sorted(self.limits)]),
         )
 

@@ -88,6 +88,16 @@ SCENARIOS: dict[str, Scenario] = {
     "an offer, and a crash": scenario("nap", offer=2, crash=1, lost_reply=1, late_duplicate=1),
     "an offer, and a failover": scenario("nap", offer=2, failover=1),
     "a worker that is not heard of any more": scenario("nap", beat=4, pause=1, crash=1),
+    "a paused group": scenario("race", pause_group=2, cancel=1),
+    "a paused group, and a crash": scenario("two_naps", pause_group=1, crash=1, lost_read=1),
+    "a paused group, and a delayed start": scenario("nap", ONE, DELAYED, pause_group=1, wake=1, give_back=1),
+    "a checkpoint": scenario("attempts", note=2, pause=1, crash=1),
+    "a checkpoint, and a failover": scenario("attempts", note=2, failover=1, lost_reply=1),
+    "a checkpoint, and a retry": scenario("attempts", ONE, note=2, force=1, retry=1, give_back=1),
+    "a call that begins anew": scenario("race", ONE, begin_anew=2, force=1),
+    "a call that begins anew while a worker sleeps": scenario("nap", begin_anew=2, pause=1, force=1),
+    "a call that begins a family anew": scenario("parent", ONE, begin_anew=1, force=1, crash=1),
+    "a start that is put off": scenario("nap", ONE, DELAYED, debounce=1, wake=1, defer=1, cancel=1),
     "a clock set back while a worker is paused": scenario("two_naps", pause=1, clock_back=1),
 }
 

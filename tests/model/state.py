@@ -65,6 +65,14 @@ class Promise(NamedTuple):
     expires: bool = False
     limit: str = ""
     """"+" if it holds a slot, else "-"; then the name of its limit, "/" and its key."""
+    created: int | None = None
+    """When it was made, if that is not its incarnation."""
+    checkpoints: tuple[tuple[str, bytes], ...] = ()
+    """What its steps have kept for their next attempts, by the number of the first one."""
+    is_unquoted: bool = False
+    """None of its entries carries a snapshot."""
+    is_being_forked: bool = False
+    """It is halted only until all of another journal is there."""
     journal: tuple[tuple[str, Entry], ...] = ()
 
     @property
@@ -130,6 +138,8 @@ class Redis(NamedTuple):
     """How often what another partition has asked for was begun there."""
     declared: tuple[tuple[str, Declared], ...] = ()
     limits: tuple[tuple[str, Limit], ...] = ()
+    is_paused: bool = False
+    """Whether the group takes no executions."""
 
     def promise(self, id: str) -> Promise | None:
         return next((promise for name, promise in self.promises if name == id), None)
@@ -167,12 +177,19 @@ def instants(redis: Redis) -> set[int]:
         found.update(_told(promise))
         found.update(waiter.incarnation for waiter in promise.waiters)
         found.update(instant for instant in (promise.due, promise.deadline) if instant is not None)
+        if promise.created is not None and _is_to_begin(promise):
+            found.add(promise.created)
     for entry in redis.stream:
         if entry.snapshot:
             found.update(_told(entry.snapshot))
     for _, limit in redis.limits:
         found.update(gate.instants(limit, redis.now))
     return found
+
+
+def _is_to_begin(promise: Promise) -> bool:
+    """Only then it matters when it was made."""
+    return promise.place is Place.DELAYED and promise.epoch == 0
 
 
 def _told(of: Promise | Snapshot) -> set[int]:
@@ -205,6 +222,7 @@ class Ranks:
             due=self.instant(promise.due),
             deadline=self.instant(promise.deadline),
             order=self.instants[promise.order],
+            created=self.instant(promise.created) if _is_to_begin(promise) else None,
             waiters=tuple([self.waiter(waiter) for waiter in promise.waiters]),
             journal=self.journal(promise.journal),
         )

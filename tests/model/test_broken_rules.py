@@ -257,6 +257,20 @@ class WithWaitersToldOnce(Scripts):
         return ()
 
 
+class WithCheckpointsOfAnybody(Scripts):
+    """A checkpoint is accepted from any sender."""
+
+    def may_note(self, promise: Promise, consumer: str, lease: Lease) -> bool:
+        return True
+
+
+class WithStartsPutOffForAnybody(Scripts):
+    """A call puts off whatever is delayed, also the next attempt of what has run."""
+
+    def is_debounced(self, promise: Promise) -> bool:
+        return promise.place is Place.DELAYED
+
+
 class Broken(NamedTuple):
     rule: type[Scripts]
     scenario: str
@@ -286,6 +300,17 @@ BROKEN = (
     Broken(WithoutTheDueTime, "a timer nobody of ours has made", laws.law_08_nothing_fires_early.__name__),
     Broken(WithoutBirths, "an id used again", laws.law_07_a_child_is_of_the_execution_that_asked_for_it.__name__),
     Broken(WithoutANewBirth, "a retry of a family", laws.law_06_a_promise_settles_once.__name__),
+    Broken(
+        WithoutANewBirth,
+        "a call that begins a family anew",
+        laws.law_04_an_epoch_never_comes_back.__name__,
+    ),
+    Broken(WithCheckpointsOfAnybody, "a checkpoint", laws.law_04_a_stale_fence_keeps_no_checkpoint.__name__),
+    Broken(
+        WithStartsPutOffForAnybody,
+        "a start that is put off",
+        laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__,
+    ),
     Broken(WithACancelForSleepersOnly, "a cancel", laws.law_05_a_cancel_is_heard.__name__),
     Broken(WithACancelBehindASnapshot, "a cancel", laws.law_05_who_takes_up_what_was_canceled_knows_it.__name__),
     Broken(
@@ -338,7 +363,7 @@ BROKEN = (
 )
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=[broken.rule.__name__ for broken in BROKEN])
+@pytest.mark.parametrize("broken", BROKEN, ids=[f"{broken.rule.__name__}, {broken.scenario}" for broken in BROKEN])
 def test_without_its_rule_the_law_falls(broken: Broken) -> None:
     report = explore((SCENARIOS | LARGER)[broken.scenario], broken.rule, is_timed=broken.is_timed)
     assert report.law == broken.law, str(report)

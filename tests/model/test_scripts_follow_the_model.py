@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from durasleep.model import (
     KEPT_FOR_EVER,
     CancelEntry,
+    Checkpoint,
     CommitAction,
     Due,
     Kind,
@@ -38,7 +39,7 @@ from durasleep.traits import Traits
 from harness.servers import Server
 from tests.model.both import Both, load_standing
 from tests.model.gate import Numbers
-from tests.model.moves import KEEP, Commit, Create, Hear, Lease, Told
+from tests.model.moves import KEEP, Commit, Create, Graft, Hear, Lease, Note, Told
 from tests.model.state import Declared, Waiter
 
 pytestmark = pytest.mark.long
@@ -77,7 +78,7 @@ LIMITS = (
 CHANGES = ("limit", "set", "set", "pause", "resume", "resume", "reset")
 
 ids = st.sampled_from(ROOTS)
-members = st.one_of(ids, st.builds("{}~{}".format, ids, st.sampled_from(NUMBERS)), st.just("a~1~1"))
+members = st.one_of(ids, st.builds("{}~{}".format, ids, st.sampled_from(NUMBERS)), st.sampled_from(("a~1~1", "fork")))
 dues = st.sampled_from(DUES)
 maybe_dues = st.one_of(st.just(""), dues)
 consumers = st.sampled_from(CONSUMERS)
@@ -96,16 +97,19 @@ creations = st.builds(
     waiter=st.none(),
     priority=st.sampled_from((None, None, None, 1, 3)),
     key=st.sampled_from(KEYS),
+    mode=st.sampled_from(("", "", "s", "d60000", "d3", "sd60000")),
 )
 
 
 def creation(create: Create) -> Create:
     """As a client asks for it: attaching has no name, a bare promise no function, and a timer has a due time."""
     if create.kind is None:
-        return create._replace(idempotency_key="")
+        return create._replace(idempotency_key="", priority=None, key="", mode="")
     if create.kind in (Kind.PROMISE, Kind.TIMER):
         deadline = create.deadline or ("+5" if create.kind is Kind.TIMER else "")
-        return create._replace(function="", queue="", start="", deadline=deadline, priority=None, key="")
+        return create._replace(function="", queue="", start="", deadline=deadline, priority=None, key="", mode="")
+    if "d" in create.mode and not create.start:
+        return create._replace(start="+5")
     return create
 
 
@@ -303,6 +307,7 @@ class Machine(RuleBasedStateMachine):
             ),
             StepResult(number, "step", data.draw(st.sampled_from((State.RESOLVED, State.REJECTED))), b"done"),
             CancelEntry(number, Kind.STEP, "step"),
+            Checkpoint(number, data.draw(st.sampled_from((b"", b"half")))),
             Mark(number, Kind.PATCH, "change"),
             self.both.effect(f"{lease.id}~{number}", promise.incarnation if promise else 0),
         ]
@@ -344,6 +349,28 @@ class Machine(RuleBasedStateMachine):
             limit=data.draw(st.sampled_from((1, 2, 256))),
             entries=data.draw(st.lists(st.sampled_from(entries), max_size=3, unique=True)) if entries else [],
         )
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), numbers=st.tuples(st.sampled_from(NUMBERS), st.sampled_from(NUMBERS)), payload=payloads)
+    def note(self, data: st.DataObject, numbers: tuple[str, str], payload: bytes) -> None:
+        consumer, lease = data.draw(st.sampled_from(self.leases[-3:]))
+        self.both.note(consumer, [Note(lease, *numbers, payload)])
+
+    @rule(
+        id=st.sampled_from(("fork", "fork", "a")),
+        key=st.sampled_from(("one", "one", "one", "other")),
+        limit=st.sampled_from(("", "L/x")),
+        parts=st.integers(0, 3),
+    )
+    def fork(self, id: str, key: str, limit: str, parts: int) -> None:
+        """As far as a client comes, with what has settled of another journal; a repeated fork goes on."""
+        other = self.both.model.promise("a")
+        settled = [(number, entry) for number, entry in other.journal if entry.stamp] if other else []
+        plain = tuple([(number, entry) for number, entry in settled if not entry.child_id])
+        for action in ("begin", "entries", "end")[: parts + 1]:
+            order = max((entry.stamp for _, entry in plain), default=0)
+            entries = plain if action == "entries" else ()
+            self.both.graft(Graft(action, id, key, entries, order if entries else 0, limit))
 
     # -- other partitions
 

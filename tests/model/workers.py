@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from durasleep.model import CancelEntry, CommitAction, Kind, Op, Place, StartChild, StartPromise, StartTimer, State
 from tests.model import state
 from tests.model.gate import Limit, Numbers
-from tests.model.moves import KEEP, Ask, Commit, Committed, Create, Hear, Lease, Refused, Scripts, Told
+from tests.model.moves import KEEP, Ask, Commit, Committed, Create, Hear, Lease, Note, Refused, Scripts, Told
 from tests.model.programs import PROGRAMS, drive, fed
-from tests.model.state import Declared, Entry, Ranks, Redis, Waiter, partition_of
+from tests.model.state import Declared, Entry, Ranks, Redis, StreamEntry, Waiter, partition_of
 
 
 class Doing(StrEnum):
@@ -65,6 +65,7 @@ class Step(NamedTuple):
     after: Service
     is_fair: bool = True
     commits: tuple[tuple[str, Commit, Committed | Refused], ...] = ()
+    notes: tuple[tuple[str, Lease, str | Refused], ...] = ()
     is_firing: bool = False
     canceling: str = ""
     """The execution that was told of its cancel."""
@@ -121,7 +122,7 @@ class Transitions:
     def _works(self, at: Service, index: int, hand: Hand) -> Iterator[Step]:
         match hand.doing:
             case Doing.NOTHING:
-                free = next((entry for entry in at.redis.stream if entry.holder is None), None)
+                free = _next_entry(at.redis)
                 if free:
                     redis, lease = self._scripts(at.redis).read(hand.consumer, free.entry)
                     taken = Hand(hand.consumer, Doing.LOADING, lease)
@@ -134,6 +135,7 @@ class Transitions:
                 yield self._load(at, index, hand)
             case Doing.SENDING:
                 yield from self._send(at, index, hand)
+                yield from self._note(at, hand)
             case Doing.DEAD:
                 return
 
@@ -161,6 +163,18 @@ class Transitions:
             late = tuple(sorted((*spent.late, (hand.consumer, call)), key=repr))
             yield Step(f"{label}, SENT TWICE", spent._replace(late=late), is_fair=False, commits=commits)
 
+    def _note(self, at: Service, hand: Hand) -> Iterator[Step]:
+        """A step keeps a checkpoint while it runs."""
+        spent, call = _spend(at, "note"), _call(hand)
+        if spent is None or not call.ops:
+            return
+        number = call.ops[0].number
+        redis, [answer] = self._scripts(at.redis).note(hand.consumer, [Note(call.lease, number, number, b"half")])
+        said = answer.code if isinstance(answer, Refused) else answer
+        label = f"{hand.consumer} keeps a checkpoint of {call.lease.id}~{number}: {said}"
+        notes = ((hand.consumer, call.lease, answer),)
+        yield Step(label, spent._replace(redis=redis), is_fair=False, notes=notes)
+
     def _deliver(self, at: Service, consumer: str, call: Commit) -> tuple[Service, Committed | Refused]:
         redis, [answer] = self._scripts(at.redis).commit(consumer, [call])
         return at._replace(redis=redis), answer
@@ -182,7 +196,7 @@ class Transitions:
 
     def _fails(self, at: Service, index: int, hand: Hand) -> Iterator[Step]:
         if hand.doing is Doing.NOTHING:
-            free = next((entry for entry in at.redis.stream if entry.holder is None), None)
+            free = _next_entry(at.redis)
             if free and (spent := _spend(at, "lost read")) is not None:
                 redis, lease = self._scripts(at.redis).read(hand.consumer, free.entry)
                 yield Step(f"{hand.consumer} reads {lease.id}, ANSWER LOST", spent._replace(redis=redis), is_fair=False)
@@ -325,10 +339,32 @@ class Transitions:
                 yield self._settle(at, f"{id}~{number}")
         yield from self._controls(at)
         yield from self._limits(at)
+        yield from self._pauses(at)
+        yield from self._calls_again(at)
         for create in self._roots:
             if (spent := _spend(at, "create again")) is not None and at.redis.promise(create.id) is None:
                 redis, _ = self._scripts(at.redis).create([create])
                 yield Step(f"create {create.id} again", spent._replace(redis=redis), is_fair=False)
+
+    def _pauses(self, at: Service) -> Iterator[Step]:
+        """A group that is paused, and goes on some time."""
+        spent = at if at.redis.is_paused else _spend(at, "pause group")
+        if spent is not None:
+            redis = self._scripts(at.redis).pause(is_paused=not at.redis.is_paused)
+            label = "the group goes on" if at.redis.is_paused else "THE GROUP IS PAUSED"
+            yield Step(label, spent._replace(redis=redis), is_fair=at.redis.is_paused)
+
+    def _calls_again(self, at: Service) -> Iterator[Step]:
+        """A call that puts the start off, or that begins anew what has ended."""
+        for create in self._roots:
+            found = at.redis.promise(create.id)
+            what, mode = ("debounce", "d5") if create.start else ("begin anew", "s")
+            if found is None or (spent := _spend(at, what)) is None:
+                continue
+            again = create._replace(mode=mode, idempotency_key=f"another {dict(at.left)[what]}")
+            redis, [answer] = self._scripts(at.redis).create([again])
+            said = answer.code if isinstance(answer, Refused) else answer.disposition
+            yield Step(f"call {create.id} again: {said}", spent._replace(redis=redis), is_fair=False)
 
     def _limits(self, at: Service) -> Iterator[Step]:
         """Limits that are paused, resumed and changed."""
@@ -397,6 +433,11 @@ class Transitions:
         if at.replica is not None and (spent := _spend(at, "failover")) is not None:
             failed = spent._replace(redis=_failed_over(at.redis, at.replica, at.replicated), replica=None)
             yield Step("FAILOVER: what happened since is gone", failed, is_fair=False, is_outside=True)
+
+
+def _next_entry(redis: Redis) -> StreamEntry | None:
+    """What a worker reads next; nothing of a group that is paused."""
+    return None if redis.is_paused else next((entry for entry in redis.stream if entry.holder is None), None)
 
 
 def _send_mail(at: Service, *mail: Mail) -> Service:
