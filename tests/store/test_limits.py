@@ -27,6 +27,7 @@ pytestmark = pytest.mark.one_partition("the limits are declared in one partition
 
 RUNS = int(os.environ.get("DURASLEEP_LIMIT_RUNS", "4"))
 NOW_MS = 1_700_000_000_000
+ACTIONS = ("force", "cancel", "wake", "halt", "resume")
 
 
 class Limited(Driver):
@@ -448,10 +449,11 @@ class Run:
             case "change":
                 await self.change()
             case "control" if self.live:
-                id = chance.choice(sorted(self.live))
-                await limited.control(chance.choice(["force", "cancel", "wake", "halt", "resume"]), id) if not (
-                    await self.is_unfit(id)
-                ) else None
+                id, action = chance.choice(sorted(self.live)), chance.choice(ACTIONS)
+                record = await limited.record(id)
+                is_unfit = record.place is None or (action == "wake" and record.place == "halted")
+                if not is_unfit:
+                    await limited.control(action, id)
             case "die":
                 await limited.beat()
                 for queue in membership.queues_to_reclaim("workers", WORKER)[1:]:
@@ -460,9 +462,6 @@ class Run:
                 pass
         if chance.random() < 0.5:
             await limited.fire_all()
-
-    async def is_unfit(self, id: str) -> bool:
-        return (await self.limited.record(id)).place is None
 
     async def work(self, lease: Any) -> None:
         match self.chance.choices(["resolve", "suspend", "retry", "again"], [60, 20, 15, 5])[0]:
