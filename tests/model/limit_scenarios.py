@@ -69,7 +69,7 @@ LIMITED: dict[str, Scenario] = {
     "a limit, and a crash": limited(ONE_OF_KEY, TWO_OF_A, TWO, crash=1, lost_reply=1),
     "a limit for life, and a crash": limited(FOR_LIFE, TWO_OF_A, TWO, crash=1, lost_reply=1),
     "a limit, and a pause of a worker": limited(ONE_OF_ALL, TWO_OF_A, TWO, pause=1, late_duplicate=1),
-    "a limit, and a give-back": limited(ONE_OF_KEY, TWO_OF_A, give_back=1, defer=1),
+    "a limit, and a give-back": limited(ONE_OF_KEY, TWO_OF_A, release=1, defer=1),
     "a limit, and a failover": limited(ONE_OF_KEY, TWO_OF_A, failover=1),
     "a limit for life, and a failover": limited(FOR_LIFE_OF_ALL, TWO_OF_A, failover=1),
     "a limit, and a cancel": limited(ONE_OF_KEY, TWO_OF_A, cancel=2),

@@ -69,7 +69,7 @@ class World(NamedTuple):
     timer: int
     executions: tuple[Execution, ...] = ()
     hands: tuple[Hand, ...] = (Hand(), Hand())
-    deaths: int = 0
+    crashes: int = 0
     delays: int = 0
     """How often nobody looks for a minute."""
 
@@ -100,8 +100,8 @@ class Rules:
         for index, hand in enumerate(at.hands):
             if hand.phase is not Phase.IDLE:
                 yield self._work(at, index, hand)
-                if at.deaths:
-                    yield Move(f"worker {index} DIES", _with(at, index, Hand())._replace(deaths=at.deaths - 1), False)
+                if at.crashes:
+                    yield Move(f"worker {index} DIES", _with(at, index, Hand())._replace(crashes=at.crashes - 1), False)
             elif at.timer <= at.now:
                 yield Move(f"worker {index} finds it due", _with(at, index, Hand(Phase.OFFERED)))
         if at.now < at.timer < NEVER:
@@ -247,15 +247,15 @@ def left_out(at: World) -> str:
     return f"{missing} never started" if missing else ""
 
 
-class Found(NamedTuple):
+class Explored(NamedTuple):
     states: int
     wrong: str = ""
     way: tuple[str, ...] = ()
 
 
-def explore(rules: Rules, *, deaths: int = 1, delays: int = 1) -> Found:
+def explore(rules: Rules, *, crashes: int = 1, delays: int = 1) -> Explored:
     """Every state that can be reached; a violated law with the shortest way to it, or a state that cannot end."""
-    first = rules.begin()._replace(deaths=deaths, delays=delays)
+    first = rules.begin()._replace(crashes=crashes, delays=delays)
     came: dict[World, tuple[World | None, str]] = {first: (None, "")}
     before: dict[World, list[World]] = {first: []}
     waiting = deque([first])
@@ -267,7 +267,7 @@ def explore(rules: Rules, *, deaths: int = 1, delays: int = 1) -> Found:
                 before[move.after] = []
                 waiting.append(move.after)
                 if wrong := two_at_a_time(move.after) or left_out(move.after):
-                    return Found(len(came), wrong, _way(came, move.after))
+                    return Explored(len(came), wrong, _way(came, move.after))
             if move.is_fair:
                 before[move.after].append(at)
     can_end = {at for at in came if is_over(at)}
@@ -278,7 +278,7 @@ def explore(rules: Rules, *, deaths: int = 1, delays: int = 1) -> Found:
                 can_end.add(at)
                 ending.append(at)
     stuck = next((at for at in came if at not in can_end), None)
-    return Found(len(came), "it is stuck", _way(came, stuck)) if stuck else Found(len(came))
+    return Explored(len(came), "it is stuck", _way(came, stuck)) if stuck else Explored(len(came))
 
 
 def _way(came: dict[World, tuple[World | None, str]], at: World | None) -> tuple[str, ...]:

@@ -16,11 +16,11 @@ OVERLAPS = (SKIP, QUEUE, QUEUE_ALL, CANCEL)
 @pytest.mark.parametrize("catch_up", ["last", "all"])
 @pytest.mark.parametrize("overlap", OVERLAPS)
 def test_exclusive_executions_never_overlap_and_nothing_is_stuck(overlap: str, catch_up: str) -> None:
-    found = explore(Rules(overlap, catch_up, is_here=True), deaths=2, delays=1)
+    found = explore(Rules(overlap, catch_up, is_here=True), crashes=2, delays=1)
     assert not found.wrong, "\n".join([found.wrong, *found.way])
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS)
 def test_neither_do_those_of_other_partitions(overlap: str) -> None:
-    found = explore(Rules(overlap, "all", is_here=False), deaths=1, delays=0)
+    found = explore(Rules(overlap, "all", is_here=False), crashes=1, delays=0)
     assert not found.wrong, "\n".join([found.wrong, *found.way])

@@ -207,7 +207,7 @@ class Transitions:
         if (spent := _spend(at, "crash")) is not None:
             dead = tuple([Hand(one.consumer, Doing.DEAD) if one.consumer == hand.consumer else one for one in at.hands])
             yield Step(f"{hand.consumer} DIES", spent._replace(hands=dead), is_fair=False)
-        if (spent := _spend(at, "give back")) is not None:
+        if (spent := _spend(at, "release")) is not None:
             lease = _lease(hand)
             redis, _ = self._scripts(at.redis).reclaim(
                 hand.consumer, lease.queue, release="some", entries=[lease.entry]
