@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durasleep import testing
+from durasleep import Durasleep, testing
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol import sorted_sets
@@ -17,8 +17,9 @@ from durasleep.protocol.command import Call, Command, Plan
 from durasleep.protocol.limits import list_limits, read_gate
 from harness.servers import Server
 from tests.crash_points import chosen
-from tests.laws import crashing
+from tests.laws import crashing, crashing_limits
 from tests.laws.crashing import ABROAD, PARTITIONS, PROGRAMS, WRITES, Crash, effects, refused_abroad
+from tests.laws.crashing_limits import LIMITED
 
 pytestmark = pytest.mark.long
 
@@ -56,23 +57,27 @@ async def ending_with(crash: Crash, env: testing.Env, program: Callable[..., Any
 
 
 CASES = [
-    *((program, end, 1) for program, end in PROGRAMS.items()),
-    *((program, end, PARTITIONS) for program, end in ABROAD.items()),
+    *((crashing.app, program, end, 1) for program, end in PROGRAMS.items()),
+    *((crashing_limits.app, program, end, 1) for program, end in LIMITED.items()),
+    *((crashing.app, program, end, PARTITIONS) for program, end in ABROAD.items()),
 ]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("program", "end", "partitions"), CASES, ids=[program.__name__ for program, _, _ in CASES])
+@pytest.mark.parametrize(
+    ("app", "program", "end", "partitions"), CASES, ids=[program.__name__ for _, program, _, _ in CASES]
+)
 async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
     real_server: Server,
     share: Callable[[Sequence[int]], Sequence[int]],
+    app: Durasleep,
     program: Callable[..., Any],
     end: str,
     partitions: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     crash = Crash()
-    async with testing.env(crashing.app, redis=real_server.client(), debug=False, partitions=partitions) as env:
+    async with testing.env(app, redis=real_server.client(), debug=False, partitions=partitions) as env:
         crash.install(monkeypatch, next(iter(env._workers.values()))[0].name)  # pyright: ignore[reportPrivateUsage]
         effects.clear()
         crash.arm(None)
@@ -95,7 +100,7 @@ async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
             timers = [sorted_sets.list_members(keys.timers) for keys in store.keyspaces]
             assert not any(await store.ask(timers)), id
             assert (await env.app.fsck()).findings == [], id
-            assert crashing.too_many == [], id
+            assert crashing_limits.too_many == [], id
             assert await slots_of(env) == [], id
             await check_counter(env, PromiseId(id))
         assert died >= min(0.8 * len(points), len(points) - 1)  # no two runs pass quite the same
