@@ -52,7 +52,7 @@ from durasleep.model import Duration, check_name, duration_ms
 from durasleep.runtime.definition import Overrides, Registry, definition_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
-from durasleep.traits import check_index
+from durasleep.traits import check_indexes
 from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
 
@@ -135,7 +135,7 @@ class Durasleep(Client):
         settings = fitting(settings, codec.payload_bytes_max)
         store = self._store_maker(url_or_client, settings)
         registry = Registry()
-        registry.index = tuple(check_index(label) for label in index)
+        registry.index = check_indexes(index)
         super().__init__(store, codec, settings, registry=registry, group=group, by=by)
 
     def _store_maker(self, source: str | AnyClient | None, settings: Settings) -> Callable[[], Store]:

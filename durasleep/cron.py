@@ -172,4 +172,4 @@ def _zone_of(zone: str) -> ZoneInfo:
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise UsageError(f"{zone!r} is not a time zone: {error}") from None
+        raise UsageError(f"{zone!r} is not a time zone: this machine does not know it") from error

@@ -27,6 +27,11 @@ class Declared:
         """Whether each call has a key."""
         return self.limit is not None and (self.by is not None or self.limit.per_key is not None)
 
+    def check_key(self, name: str, key: str | None) -> None:
+        """UsageError for a key that a call of function ``name`` gives, and nothing counts."""
+        if key is not None and self.limit is None:
+            raise UsageError(f"{name} has no limit, so key {key!r} does nothing: leave it out")
+
     def key_of(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
         """The key for its limit of a call of function ``name`` with these arguments; UsageError if it has none."""
         if self.by is None:

@@ -309,7 +309,7 @@ def parse_target(text: str) -> Target:
 
 def check_name(name: str, what: str) -> str:
     """Return the name of a namespace, group, worker or schedule, or raise InvalidId."""
-    if not _NAME_PATTERN.fullmatch(name):
+    if not isinstance(name, str) or not _NAME_PATTERN.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise InvalidId(f"{what} name {name!r}: use 1 to 64 letters, digits, '_', '.' or '-'")
     return name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -14,6 +14,8 @@ from durasleep.model import PRIORITIES, shown
 LABELS_MAX = 8  # of one execution: they are in its hash, and each that is indexed takes a hundred bytes more
 WORD_BYTES_MAX = 128  # of the value of a label, and of a key
 LABEL_END = "\x1f"  # between two labels; a value has no control characters
+FUNCTIONS = "func"
+"""The name of the index of the functions, which no label has."""
 _LABEL_NAME = re.compile(r"[a-z0-9_.-]{1,32}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
@@ -78,6 +80,13 @@ def check_index(label: str) -> str:
     return label
 
 
+def check_indexes(labels: Collection[str]) -> tuple[str, ...]:
+    """Return the names of indexes, or raise UsageError."""
+    if isinstance(labels, str):  # its letters would be names, too
+        raise UsageError(f"index {shown(labels)}: give a tuple of names, such as ({labels!r},)")
+    return tuple(map(check_index, labels))
+
+
 def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
     """Return labels, or raise UsageError."""
     if not isinstance(labels, Mapping) or len(labels) > LABELS_MAX:  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
@@ -85,6 +94,8 @@ def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in labels.items():
         if not isinstance(name, str) or not _LABEL_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"label {shown(name)}: a name has 1 to 32 of the letters a-z, digits, '_', '.' and '-'")
+        if name == FUNCTIONS:
+            raise UsageError(f"label {name}: the index of this name is for the functions; take another name")
         _check_word(value, f"label {name}")
     return labels
 

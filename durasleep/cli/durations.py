@@ -15,6 +15,11 @@ def parse_duration(text: str) -> timedelta:
     return model.parse_duration(f"{text}s" if re.fullmatch(r"\d+(\.\d+)?", text) else text)
 
 
+def parse_since(text: str) -> timedelta | datetime:
+    """The beginning of a time until now: a duration or an instant; UsageError for any other text."""
+    return parse_instant(text) if re.match(r"\d{4}-", text) else parse_duration(text)
+
+
 def parse_instant(text: str) -> datetime:
     """The instant that a text means; UsageError for any other text, or one without a time zone."""
     try:

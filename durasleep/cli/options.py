@@ -49,7 +49,13 @@ LabelFilter = Annotated[
     ),
 ]
 SinceFilter = Annotated[
-    str | None, typer.Option("--since", metavar="1h", help="Only those made in this time.", rich_help_panel=_FILTER)
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        help="Only those made since 1h ago, or since 2026-12-24T18:00+01:00.",
+        rich_help_panel=_FILTER,
+    ),
 ]
 ReplicasOption = Annotated[
     int | None, typer.Option("--min-replicas", metavar="N", min=0, help="Confirm a write only when N replicas have it.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from durasleep.protocol.keys import Keyspace
 from durasleep.query import indexes
 from durasleep.traits import check_index
 from durasleep.transport.store import Store
@@ -18,6 +19,8 @@ class Home(Protocol):
     async def _opened(self) -> Store: ...
 
     async def _require_flow(self, store: Store) -> None: ...
+
+    async def _note(self, keys: Keyspace, verb: str, id: str = "", *, word: str = "") -> None: ...
 
 
 class Indexes:
@@ -38,9 +41,14 @@ class Indexes:
         """
         store = await self._client._opened()
         await self._client._require_flow(store)
-        return await store.run(indexes.build(store.keyspaces, check_index(label)))
+        looked_at = await store.run(indexes.build(store.keyspaces, check_index(label)))
+        await self._client._note(store.keyspaces[0], "build-index", label)
+        return looked_at
 
     async def drop(self, label: str) -> bool:
         """Remove the one of a ``label``; false if there is none. An application that names it makes it again."""
         store = await self._client._opened()
-        return await store.run(indexes.drop(store.keyspaces, check_index(label)))
+        is_new = await store.run(indexes.drop(store.keyspaces, check_index(label)))
+        if is_new:
+            await self._client._note(store.keyspaces[0], "drop-index", label)
+        return is_new

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import NoneType
 from typing import Any, Literal, TypedDict
 
 import msgspec
@@ -87,10 +88,13 @@ class KeptOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def spec(self) -> Spec:
         """Its times; UsageError if they cannot be used."""
+        self._check_types()
         lines = [self.cron] if isinstance(self.cron, str) else list(self.cron or ())
         if wrong := [line for line in lines if not isinstance(line, str)]:  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
             raise UsageError(f"{shown(wrong[0])} is not a cron line: give a text")
-        every_ms = 0 if self.every is None else duration_ms(self.every, "every") or -1
+        every_ms = 0 if self.every is None else duration_ms(self.every, "every")
+        if self.every is not None and every_ms == 0:
+            raise UsageError("every=0 s is too short: it is at least a second")
         return Spec(
             self.zone,
             tuple(map(cron.translated, lines)),
@@ -99,6 +103,18 @@ class KeptOptions(msgspec.Struct, frozen=True, kw_only=True):
             cron.NEVER if self.end is None else _instant(self.end),
             0 if self.jitter is None else duration_ms(self.jitter, "jitter"),
         ).checked()
+
+    def _check_types(self) -> None:
+        """UsageError for an option of another type: callers may be untyped."""
+        for name, value, known, what in (
+            ("cron", self.cron, (str, Sequence, NoneType), "a cron line, or a list of lines"),
+            ("zone", self.zone, str, "the name of a time zone"),
+            ("args", "" if isinstance(self.args, str) else self.args, (list, tuple), "a list of arguments"),
+            ("kwargs", self.kwargs, (Mapping, NoneType), "a dict of arguments"),
+            ("note", self.note, str, "a text"),
+        ):
+            if not isinstance(value, known):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise UsageError(f"{name} {shown(getattr(self, name))}: give {what}")
 
     def check(self) -> None:
         """UsageError for a value that cannot be used, beside its times."""

@@ -14,6 +14,7 @@ from durasleep.codec import Codec
 from durasleep.errors import StoreUnavailable, UsageError
 from durasleep.model import check_name
 from durasleep.protocol import due_schedules, schedules, server
+from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.schedules import Change, Schedule
 from durasleep.query import schedules as reading
 from durasleep.query.schedules import ScheduleDescription, SchedulePage
@@ -33,6 +34,8 @@ class Home(Protocol):
     _group: str
 
     async def _opened(self) -> Store: ...
+
+    async def _note(self, keys: Keyspace, verb: str, id: str = "", *, word: str = "") -> None: ...
 
 
 class Schedules:
@@ -57,6 +60,7 @@ class Schedules:
         """
         kept = KeptOptions(**options)
         await put(self._client, check_name(name, "schedule"), fn, kept)
+        await self._note("put", name)
         return await self.get(name)
 
     async def get(self, name: str) -> ScheduleDescription:
@@ -82,7 +86,7 @@ class Schedules:
         Raises NotFound if there is no such schedule.
         """
         KeptOptions(note=note or "").check()
-        return await self._change(name, lambda found, now_ms: due_schedules.pause(found, now_ms, note))
+        return await self._change("pause", name, lambda found, now_ms: due_schedules.pause(found, now_ms, note))
 
     async def resume(self, name: str, note: str | None = None) -> ScheduleDescription:
         """Go on with the next time. Times that have passed meanwhile are not made up for: see ``backfill``.
@@ -90,7 +94,7 @@ class Schedules:
         A ``note`` replaces that of the schedule. Raises NotFound if there is no such schedule.
         """
         KeptOptions(note=note or "").check()
-        return await self._change(name, lambda found, now_ms: due_schedules.resume(found, now_ms, note))
+        return await self._change("resume", name, lambda found, now_ms: due_schedules.resume(found, now_ms, note))
 
     async def trigger(self, name: str) -> str:
         """Start one execution now, even if the schedule is paused or another one runs; answers its id.
@@ -101,6 +105,7 @@ class Schedules:
         store = await self._client._opened()
         id = found.id_of(await store.run(server.now_ms(store.keys(name))))
         await store.call(schedules.start_scheduled(store.keys(id), found, id))
+        await self._note("trigger", name, word=id)
         return id
 
     async def backfill(self, name: str, start: datetime, end: datetime) -> list[str]:
@@ -108,29 +113,36 @@ class Schedules:
 
         Those that exist already do not start again. If executions of the schedule may overlap, all start at once, at
         most 1,000; otherwise one after the other, at most 100. A paused schedule starts them when it is resumed.
-        Raises NotFound if there is no such schedule, and UsageError if there are too many times, or if an instant has
-        no time zone.
+        Raises NotFound if there is no such schedule, and UsageError if there are too many times, if the end has not
+        passed, or if an instant has no time zone.
         """
         first_ms, until_ms = span(start, end)
         ids: list[str] = []
 
-        def change(found: Schedule, _: int) -> Change:
-            changed, ids[:] = due_schedules.backfill(found, first_ms, until_ms)
+        def change(found: Schedule, now_ms: int) -> Change:
+            changed, ids[:] = due_schedules.backfill(found, first_ms, until_ms, now_ms)
             return changed
 
-        await self._change(name, change)
+        await self._change("backfill", name, change)
         return ids
 
     async def delete(self, name: str) -> bool:
         """Remove the schedule of this ``name``; false if there is none. Executions that it started go on."""
         store = await self._client._opened()
-        return await store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
+        word = await store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name))
+        if word == "removed":
+            await self._note("delete", name)
+        return word == "removed"
 
     async def _read(self, name: str) -> Schedule:
         store = await self._client._opened()
         return await store.run(reading.read(store.keys(check_name(name, "schedule")), name))
 
-    async def _change(self, name: str, change: Callable[[Schedule, int], Change]) -> ScheduleDescription:
+    async def _note(self, verb: str, name: str, *, word: str = "") -> None:
+        store = await self._client._opened()
+        await self._client._note(store.keys(name), f"{verb}-schedule", name, word=word)
+
+    async def _change(self, verb: str, name: str, change: Callable[[Schedule, int], Change]) -> ScheduleDescription:
         """Change it as it is found; again if somebody else has changed it meanwhile."""
         for _ in range(_TRIES_MAX):
             found = await self._read(name)
@@ -139,6 +151,7 @@ class Schedules:
             now_ms = await store.run(server.now_ms(keys))
             answer = await store.call(schedules.advance_schedule(keys, found, change(found, now_ms)))
             if answer.word == "advanced":
+                await self._note(verb, name)
                 return await self.get(name)
         raise StoreUnavailable(f"schedule {name} was changed by others {_TRIES_MAX} times meanwhile")
 

@@ -281,7 +281,8 @@ class _Starts:
             handle = client.start(send_mail, "ada@example.org", subject="Hello")
             print(handle.id)
 
-        The id is a UUID of version 7, and later ids sort behind. Raises UsageError as ``rpc`` does.
+        The id is a UUID of version 7, and later ids sort behind. With several partitions, and a limit that counts by
+        key, the key in braces stands before it. Raises UsageError as ``rpc`` does.
         """
         return self._start(fn, args, kwargs)
 
@@ -340,7 +341,7 @@ class Caller(_Starts):
         return self._client._schedule(name, line, fn, args, kwargs, zone, options)
 
     def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
-        return self._client._rpc(requests.new_id(), fn, args, kwargs, self._options)
+        return self._client._rpc(None, fn, args, kwargs, self._options)
 
 
 def _absent(where: Sequence[Location]) -> set[int]:
@@ -575,11 +576,11 @@ class Client(_Starts):
         return Caller(self, CallOptions(**options).checked())
 
     def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
-        return self._rpc(requests.new_id(), fn, args, kwargs, _NO_OPTIONS)
+        return self._rpc(None, fn, args, kwargs, _NO_OPTIONS)
 
     def _rpc(
         self,
-        id: str,
+        id: str | None,
         fn: Callable[..., Any] | str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -590,10 +591,13 @@ class Client(_Starts):
         payload = self.codec.encode_args(args, kwargs, name, called_by(definition or fn))
         if definition is not None:
             definition.check(args, kwargs)
+            definition.declared.check_key(name, options.key)
         declared = NOTHING_DECLARED if definition is None else definition.declared
         key = "" if options.key else declared.key_of(name, args, kwargs)
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         store.open()
+        if id is None:
+            id = requests.new_id(options.key or key if len(store.keyspaces) > 1 else "")
         self._prepare(store, name, declared, options)
         listening = self._listening(store) if options.pipeline is None else _deaf
         call = self._maker(store, name, options, listening, declared)(id, payload, self._new_key(), key)
@@ -613,6 +617,8 @@ class Client(_Starts):
         requests.check_unpipelined(options)
         definition = self.registry.called(fn)
         name = name_of(fn) if definition is None else definition.name
+        if definition is not None:
+            definition.declared.check_key(name, options.key)
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         store.open()
         declared = NOTHING_DECLARED if definition is None else definition.declared

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from durasleep.protocol.keys import Keyspace
 from durasleep.query import indexes
 from durasleep.traits import check_index
 from durasleep.transport.sync_store import SyncStore
@@ -19,6 +20,8 @@ class Home(Protocol):
     def _opened(self) -> SyncStore: ...
 
     def _require_flow(self, store: SyncStore) -> None: ...
+
+    def _note(self, keys: Keyspace, verb: str, id: str = "", *, word: str = "") -> None: ...
 
 
 class Indexes:
@@ -39,9 +42,14 @@ class Indexes:
         """
         store = self._client._opened()
         self._client._require_flow(store)
-        return store.run(indexes.build(store.keyspaces, check_index(label)))
+        looked_at = store.run(indexes.build(store.keyspaces, check_index(label)))
+        self._client._note(store.keyspaces[0], "build-index", label)
+        return looked_at
 
     def drop(self, label: str) -> bool:
         """Remove the one of a ``label``; false if there is none. An application that names it makes it again."""
         store = self._client._opened()
-        return store.run(indexes.drop(store.keyspaces, check_index(label)))
+        is_new = store.run(indexes.drop(store.keyspaces, check_index(label)))
+        if is_new:
+            self._client._note(store.keyspaces[0], "drop-index", label)
+        return is_new

@@ -11,15 +11,20 @@ from typing import Any, Literal, Protocol
 
 from durasleep.client import requests
 from durasleep.model import check_name
+from durasleep.protocol.keys import Keyspace
 from durasleep.query import limits
 from durasleep.query.limits import LimitSummary
 from durasleep.transport.sync_store import SyncStore
+
+WORDS_MAX = 200  # of what was changed, in the audit
 
 
 class Home(Protocol):
     """The parts of a client that are used here."""
 
     def _opened(self) -> SyncStore: ...
+
+    def _note(self, keys: Keyspace, verb: str, id: str = "", *, word: str = "") -> None: ...
 
 
 class Limits:
@@ -50,6 +55,8 @@ class Limits:
         requests.check_numbers(name, numbers, weights or {})
         store = self._client._opened()
         store.run(limits.set_limit(store.keyspaces, check_name(name, "limit"), numbers, weights or {}))
+        changes = [f"{what}={value}" for what, value in (*numbers.items(), *(weights or {}).items())]
+        self._client._note(store.keyspaces[0], "set-limit", name, word=" ".join(changes)[:WORDS_MAX])
 
     def pause(self, name: str) -> bool:
         """Let nothing more begin; what runs goes on. False if it was paused already; NotFound if there is none."""
@@ -63,6 +70,18 @@ class Limits:
         """Go back to the numbers and weights of the code. NotFound if there is no such limit."""
         self._change(name, "reset")
 
+    def delete(self, name: str) -> None:
+        """Forget a limit that is gone from the code. A worker whose code has it makes it again when it starts.
+
+        Raises NotFound if there is no such limit, NotAllowed while an execution holds a slot or waits.
+        """
+        store = self._client._opened()
+        store.run(limits.delete_limit(store.keyspaces, check_name(name, "limit")))
+        self._client._note(store.keyspaces[0], "delete-limit", name)
+
     def _change(self, name: str, change: Literal["pause", "resume", "reset"]) -> bool:
         store = self._client._opened()
-        return store.run(limits.change_limit(store.keyspaces, check_name(name, "limit"), change))
+        is_new = store.run(limits.change_limit(store.keyspaces, check_name(name, "limit"), change))
+        if is_new:
+            self._client._note(store.keyspaces[0], f"{change}-limit", name)
+        return is_new

@@ -171,11 +171,14 @@ def _noted(note: str | None) -> dict[str, str]:
     return {} if note is None else {"note": note}
 
 
-def backfill(schedule: Schedule, first_ms: int, until_ms: int) -> tuple[Change, list[PromiseId]]:
-    """Start the executions of all times from one instant until another; UsageError if there are too many.
+def backfill(schedule: Schedule, first_ms: int, until_ms: int, now_ms: int) -> tuple[Change, list[PromiseId]]:
+    """Start the executions of all times from one instant until another; UsageError if there are too many, or if they
+    have not all passed.
 
     If its executions do not overlap, they wait for one another.
     """
+    if until_ms > now_ms:
+        raise UsageError(f"schedule {schedule.name}: a backfill is for times that have passed, and its end has not")
     spec, most = schedule.spec, QUEUED_MAX if schedule.is_exclusive else CATCH_UP_MAX
     ticks: list[int] = []
     for tick in spec.ticks(first_ms, until_ms):

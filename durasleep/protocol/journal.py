@@ -63,6 +63,16 @@ class PromiseRecord(msgspec.Struct, frozen=True, kw_only=True):
     limit: str = ""
     """Its limit and key, see ``keys.F``."""
 
+    @property
+    def limit_name(self) -> str:
+        """The name of its limit; empty without one."""
+        return self.limit[1:].partition("/")[0]
+
+    @property
+    def limit_key(self) -> str:
+        """Its key there; empty if the limit counts all together."""
+        return self.limit.partition("/")[2]
+
 
 _NO_NUMBERS: frozenset[str] = frozenset()
 

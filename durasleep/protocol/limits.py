@@ -9,7 +9,7 @@ from typing import Literal
 from durasleep.protocol.command import BatchItem, Call, Command, pairs, route, to_text
 from durasleep.protocol.keys import Keyspace, L, V
 
-Change = Literal["pause", "resume", "reset"]
+Change = Literal["pause", "resume", "reset", "delete"]
 
 
 def declare_function(keys: Keyspace, name: str, declared: str) -> BatchItem[bool]:
@@ -49,8 +49,8 @@ def set_limit(keys: Keyspace, name: str, numbers: Mapping[str, str]) -> BatchIte
 
 
 def change_limit(keys: Keyspace, name: str, change: Change) -> BatchItem[bool]:
-    """Pause a limit, resume it, or reset its numbers to those of the code; false if nothing has changed. NotFound if
-    there is no such limit.
+    """Pause a limit, resume it, reset its numbers to those of the code, or delete it; false if nothing has changed.
+    NotFound if there is no such limit, NotAllowed if one that is deleted is in use.
     """
     return _item(keys, change, name, "")
 
@@ -87,6 +87,20 @@ def list_limits(keys: Keyspace) -> Command[list[str]]:
         [b"HKEYS", keys.functions.encode()],
         lambda names: [to_text(name[1:]) for name in names if name.startswith(b"\t")],
     )
+
+
+def read_place(keys: Keyspace, name: str, key: str, id: str) -> Command[int | None]:
+    """How many parked executions of a key begin before this one; None if it is not parked there."""
+    return Command([b"ZRANK", f"{keys.limit(name)}:parked:{key}".encode(), id.encode()], _number)
+
+
+def read_paused(keys: Keyspace, name: str) -> Command[int | None]:
+    """Since when a limit is paused, in ms since 1970; None if it is not."""
+    return Command([b"HGET", keys.limit(name).encode(), L["paused"].encode()], _number)
+
+
+def _number(reply: bytes | int | None) -> int | None:
+    return None if reply is None else int(reply)
 
 
 def read_gate(keys: Keyspace, name: str) -> list[Call]:

@@ -20,7 +20,7 @@ from durasleep.protocol.commit import NOT_KNOWN
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import DEFAULT, Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
-from durasleep.query import groups, search
+from durasleep.query import groups, limits, search
 from durasleep.query.doctor import Diagnosis, Level
 from durasleep.query.search import SearchPage
 
@@ -198,6 +198,18 @@ def paused(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
+def paused_limits(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Limits that are paused while executions wait."""
+    said: list[Diagnosis] = []
+    for one in (yield from limits.list_limits(keyspaces)):
+        if one.paused_at_ms is not None and one.parked:
+            count = _count(one.parked, "execution waits", "executions wait")
+            text = f"limit {one.name!r} was paused {_duration(now_ms - one.paused_at_ms)} ago; {count}"
+            advice = f"{shlex.join(['durasleep', 'limit', 'resume', one.name])} lets them begin"
+            said.append(Diagnosis(Level.WARNING, "limits", text, advice))
+    return said
+
+
 def unknown(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions whose function no worker of their group has: they are tried again at least each minute."""
     due = yield from _members([keys.timers for keys in keyspaces], now_ms + _DEFERRED_MS)
@@ -267,7 +279,19 @@ def overdue(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
-_FACTS: tuple[Fact, ...] = (halted, failed, quarantined, paused, _unserved, unknown, gone, lost_threads, overdue, newer)
+_FACTS: tuple[Fact, ...] = (
+    halted,
+    failed,
+    quarantined,
+    paused,
+    paused_limits,
+    _unserved,
+    unknown,
+    gone,
+    lost_threads,
+    overdue,
+    newer,
+)
 
 
 # -- reading

@@ -66,6 +66,8 @@ def declare(keyspaces: Keyspaces, declared: Mapping[str, Declared]) -> Plan[bool
     """Keep what is declared of some functions, where it differs from what is kept; true if anything did. The namespace
     must need ``FLOW`` if anything is declared. UsageError for a limit that cannot be divided among the partitions.
     """
+    if not declared:
+        return False
     keyed = check_keyed(declared)
     texts = {
         name: limits.declared_text(

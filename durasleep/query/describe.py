@@ -16,7 +16,7 @@ from durasleep.errors import (
     RemoteError,
 )
 from durasleep.model import Entry, Kind, Place, PromiseId, Recording, State, group_of, priority_of
-from durasleep.protocol import command, groups, journal
+from durasleep.protocol import command, groups, journal, limits
 from durasleep.protocol.command import Plan
 from durasleep.protocol.groups import Pause
 from durasleep.protocol.journal import Loaded, PromiseRecord
@@ -92,6 +92,14 @@ class Description:
     """From 1, which comes first, to 5; None if it is no execution."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names and values by which people find it."""
+    limit: str | None = None
+    """The name of the limit that counts it."""
+    limit_key: str | None = None
+    """Its key there; None if the limit counts all together."""
+    place_in_line: int | None = None
+    """If it is parked: how many of its key begin before it, plus one."""
+    limit_paused_since_ms: int | None = None
+    """If it is parked: since when its limit is paused; None if it is not."""
     paused_since_ms: int | None = None
     """If it waits for a worker: since when its group is paused; else None."""
     paused_by: str | None = None
@@ -123,6 +131,13 @@ def describe(keys_of: Callable[[str], Keyspace], id: PromiseId, codec: Codec) ->
         found = dataclasses.replace(found, reason=describe_circle(circle))
     if found.status == "queued" and found.group and (paused := (yield from _pause_of(keys, found.group))):
         found = dataclasses.replace(found, paused_since_ms=paused.since_ms, paused_by=paused.by)
+    if found.status == "parked" and found.limit:
+        before, paused_ms = yield [
+            limits.read_place(keys, found.limit, found.limit_key or "", id),
+            limits.read_paused(keys, found.limit),
+        ]
+        place = None if (count := command.unwrap(before)) is None else count + 1
+        found = dataclasses.replace(found, place_in_line=place, limit_paused_since_ms=command.unwrap(paused_ms))
     return found
 
 
@@ -183,6 +198,8 @@ def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) 
         kwargs=kwargs,
         priority=priority_of(record.queue) if is_execution else None,
         labels=read_labels(record.labels),
+        limit=record.limit_name or None,
+        limit_key=record.limit_key or None,
         forked_from=record.origins.rpartition("\n")[2].split(" ", 2)[2] if record.origins else None,
     )
 

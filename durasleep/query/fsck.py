@@ -121,12 +121,10 @@ def _things(
         match to_text(kind):
             case ("promise" | "schedule" | "waiters" | "run") as known if subject:
                 yield keys, known, subject, b""
-            case "group" if subject:
-                pass
+            case "group" | "index" if subject:
+                yield keys, "key", rest, b""
             case "queue" if subject:
                 queues[keys, subject] = None
-            case "index" if subject:
-                pass  # its members are hints: the janitor removes those that are out of date
             case "limit" if subject:
                 limit, _, part = subject.partition(b":")
                 limits[keys, limit] = None
@@ -138,8 +136,10 @@ def _things(
                 yield keys, "expiring", name, b""
             case known if known not in _WHOLE or subject:
                 report.add(_by_hand("unknown", to_text(name), "is not a key of durasleep: find out who wrote it"))
-            case _:
+            case "clock":
                 pass
+            case _:
+                yield keys, "key", rest, b""
 
 
 def _check(things: Iterable[_Thing], report: Report, repair: bool) -> Plan[None]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from durasleep.errors import DurasleepError, NotFound, UsageError
+from durasleep.errors import DurasleepError, NotAllowed, NotFound, UsageError
 from durasleep.limit import split_numbers
 from durasleep.protocol import limits
 from durasleep.protocol.command import Plan, unwrap
@@ -60,7 +61,8 @@ def list_limits(keyspaces: Keyspaces) -> Plan[list[LimitSummary]]:
     names = sorted({name for answer in answers if not isinstance(answer, DurasleepError) for name in answer})
     found: list[LimitSummary] = []
     for name in names:
-        found.append((yield from read_limit(keyspaces, name)))  # noqa: PERF401 - a comprehension cannot yield
+        with suppress(NotFound):  # it is damaged, as fsck says: others are shown
+            found.append((yield from read_limit(keyspaces, name)))
     return found
 
 
@@ -87,7 +89,7 @@ def _summary(name: str, gates: Sequence[Gate]) -> LimitSummary:
         per_key=_whole(fields.get(L["per_key"])),
         total=sum(int(gate.fields[L["total"]]) for gate in gates) if L["total"] in fields else None,
         rate=_rate(gates, is_keyed=is_keyed),
-        burst=int(fields.get(L["burst"], 1)),
+        burst=_burst(gates, is_keyed=is_keyed),
         hold="life" if fields.get(L["hold"]) else "activation",
         parked_max=int(fields.get(L["parked_max"], 0)),
         overflow=fields.get(L["overflow"], "refuse"),
@@ -101,6 +103,12 @@ def _summary(name: str, gates: Sequence[Gate]) -> LimitSummary:
         parked=sum(gate.parked for gate in gates),
         keys=sum(gate.keys for gate in gates),
     )
+
+
+def _burst(gates: Sequence[Gate], *, is_keyed: bool) -> int:
+    """Each partition has its part of what goes beyond one."""
+    parts = [int(gate.fields.get(L["burst"], 1)) for gate in gates]
+    return parts[0] if is_keyed else 1 + sum(part - 1 for part in parts)
 
 
 def _whole(value: str | None) -> int | None:
@@ -128,6 +136,8 @@ def set_limit(
     if not numbers and not weights:
         raise UsageError(f"limit {name!r}: say what to change")
     known = yield from read_limit(keyspaces, name)
+    if numbers.get("burst", 1) != 1 and not numbers.get("rate", known.rate):
+        raise UsageError(f"limit {name!r}: burst needs a rate")
     count = len(keyspaces)
     shares = [split_numbers(name, numbers, keys.partition, count, is_keyed=known.is_keyed) for keys in keyspaces]
     words = {f"{_WEIGHT}{key}": "" if weight is None else f"{weight:g}" for key, weight in weights.items()}
@@ -142,3 +152,14 @@ def change_limit(keyspaces: Keyspaces, name: str, change: Change) -> Plan[bool]:
     answers = yield [limits.change_limit(keys, name, change) for keys in keyspaces]
     changed = [unwrap(answer) for answer in answers]  # each may be an error
     return any(changed)
+
+
+def delete_limit(keyspaces: Keyspaces, name: str) -> Plan[None]:
+    """Remove a limit that no execution has, in all partitions. NotFound if there is none, NotAllowed if it is used."""
+    known = yield from read_limit(keyspaces, name)
+    if count := known.in_use + known.parked:
+        raise NotAllowed(f"limit {name} is in use: {count:,} executions hold or wait")
+    answers = yield [limits.change_limit(keys, name, "delete") for keys in keyspaces]
+    for answer in answers:
+        if not isinstance(answer, NotFound):  # it was half deleted before
+            unwrap(answer)

@@ -99,6 +99,8 @@ class Summary:
     """From 1, which comes first, to 5."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names and values by which people find it."""
+    limit: str | None = None
+    """The name of the limit that counts it."""
 
 
 PARTLY_ASKED = "A part of the cluster was moving to another node, or did not answer"
@@ -414,6 +416,7 @@ def _summary(record: PromiseRecord, worker: str | None) -> Summary:
         target_worker=worker_of(record.queue),
         priority=priority_of(record.queue),
         labels=read_labels(record.labels),
+        limit=record.limit_name or None,
     )
 
 

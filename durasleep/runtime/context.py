@@ -468,6 +468,8 @@ class Context:
             if definition is not None:
                 definition.check(args, kwargs)
             declared = NOTHING_DECLARED if definition is None else definition.declared
+            if definition is not None:
+                declared.check_key(function, options.key or None)
             key = "" if options.key else declared.key_of(function, args, kwargs)
             return StartChild(
                 number,

@@ -17,7 +17,7 @@ from durasleep.codec.type_hints import type_hints_of
 from durasleep.declared import NOTHING_DECLARED, Declared, declare
 from durasleep.errors import DefinitionError, UsageError
 from durasleep.limit import Limit
-from durasleep.model import Duration, duration_ms
+from durasleep.model import Duration, duration_ms, shown
 from durasleep.runtime.retry import Retry
 
 AnyFunction = Callable[..., Any]
@@ -153,6 +153,8 @@ class Registry:
         declared = declare(limit, by, priority, retention, f"task {usable!r}")
         many = None
         if batch is not None:
+            if not isinstance(batch, Batch):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+                raise DefinitionError(f"{fn!r}: batch is a durasleep.Batch, not {shown(batch)}")
             many, fn = BatchFunction(batch, fn), function_of_one(fn, type_hints_of(fn))
         definition = TaskDefinition(usable, fn, retry, timeout, declared, many)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):

@@ -68,12 +68,12 @@ class WorkerBench:
     server_processes: tuple[psutil.Process, ...]
 
     @asynccontextmanager
-    async def worker(self, *arguments: str, wait: bool = True) -> AsyncGenerator[psutil.Process]:
+    async def worker(self, *arguments: str, wait: bool = True, app: str = APP) -> AsyncGenerator[psutil.Process]:
         """A worker process, with default settings except ``arguments``: ready if ``wait``, and stopped at the end."""
         log = self.directory / "worker.log"
         before = set(await self.client.workers())
         with log.open("ab") as output:
-            command = [sys.executable, "-m", "durasleep", "worker", APP, "--url", self.url, *arguments]
+            command = [sys.executable, "-m", "durasleep", "worker", app, "--url", self.url, *arguments]
             environment = {name: value for name, value in os.environ.items() if not name.startswith("DURASLEEP_")}
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output

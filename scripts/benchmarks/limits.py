@@ -9,14 +9,33 @@ from __future__ import annotations
 
 import statistics
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Any
 
-from scripts.benchmarks import peers, work, workflows
+from scripts.benchmarks import limited, peers, work
 from scripts.benchmarks.bench import bench_on
 from scripts.benchmarks.peers.running import PeerWork
 from scripts.benchmarks.report import Report
 from scripts.benchmarks.stopwatch import Spent
+from scripts.benchmarks.work import Work
 
 PLAIN = ("task", "sleeper")
+
+
+def _limited(what: str, function: Callable[..., Any], argument: int | None = None) -> Work:
+    return Work(what, function, argument, app="scripts.benchmarks.limited:app")
+
+
+LIMITED: dict[str, tuple[str, Work]] = {
+    "passing": ("task", _limited("with a limit that has room for all", limited.passing)),
+    "rate": ("task", _limited("with a rate that has a token for all", limited.at_a_rate)),
+    "per_key": ("task", _limited(f"at most {limited.HELD} of each of {limited.LIMIT_KEYS} keys", limited.by_key)),
+    "total": ("task", _limited(f"at most {limited.HELD_IN_ALL} in all", limited.in_all)),
+    "fair": ("task", _limited("with both limits: the keys take turns", limited.in_turn)),
+    "sleeper_passing": ("sleeper", _limited("sleepers with a limit that has room", limited.passing_sleeper, 1000)),
+    "sleeper_life": ("sleeper", _limited("the same, held for life", limited.lifelong_sleeper, 1000)),
+}
+"""Work with a limit, and the kind that is the same without one."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def measure(options: Namespace) -> Report:
-    kinds = {name: work.KINDS[name] for name in PLAIN} | {name: kind for name, (_, kind) in work.LIMITED.items()}
+    kinds = {name: work.KINDS[name] for name in PLAIN} | {name: kind for name, (_, kind) in LIMITED.items()}
     what = "; ".join(f"{name}: {kind.what}" for name, kind in kinds.items())
     report = Report("limits", options.server, f"{options.count} of each, all started at once; {what}")
     spent: dict[str, list[Spent]] = {name: [] for name in kinds}
@@ -44,12 +63,12 @@ async def measure(options: Namespace) -> Report:
         report.add(f"{name}_finished_per_s", statistics.median(one.per_s for one in costs))
         report.add(f"{name}_server_cpu_us", statistics.median(one.server_us for one in costs))
         report.add(f"{name}_sum_cpu_us", statistics.median(one.sum_us for one in costs))
-        if name in work.LIMITED:
-            plain = spent[work.LIMITED[name][0]]
+        if name in LIMITED:
+            plain = spent[LIMITED[name][0]]
             ratios = [one.sum_us / other.sum_us for one, other in zip(costs, plain, strict=True)]
             report.add(f"{name}_times_plain", statistics.median(ratios))
     jobs = PeerWork(options.count, delay_ms=0, every_ms=0, concurrency=options.vs_concurrency)
-    by_key = PeerWork(options.count, 0, 0, options.vs_concurrency, keys=workflows.LIMIT_KEYS, held=workflows.HELD)
-    total = PeerWork(options.count, 0, 0, options.vs_concurrency, keys=1, held=workflows.HELD_IN_ALL)
+    by_key = PeerWork(options.count, 0, 0, options.vs_concurrency, keys=limited.LIMIT_KEYS, held=limited.HELD)
+    total = PeerWork(options.count, 0, 0, options.vs_concurrency, keys=1, held=limited.HELD_IN_ALL)
     await peers.add_limits(report, options, jobs, by_key, total)
     return report

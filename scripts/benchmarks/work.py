@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.benchmarks import workflows
-from scripts.benchmarks.bench import WorkerBench
+from scripts.benchmarks.bench import APP, WorkerBench
 from scripts.benchmarks.stopwatch import Spent, Stopwatch
 
 CONCURRENCY = 1_000  # most of them wait, for a timer or for the server
@@ -30,6 +30,8 @@ class Work:
     argument: int | None = None
     """The argument of all; None if each gets its own number."""
     delay_s: float | None = None
+    app: str = APP
+    """The application that has it."""
 
 
 def sleepers(sleep_s: float) -> Work:
@@ -49,17 +51,6 @@ KINDS: dict[str, Work] = {
     "sync": Work("sync tasks", workflows.sync_task),
 }
 
-LIMITED: dict[str, tuple[str, Work]] = {
-    "passing": ("task", Work("with a limit that has room for all", workflows.passing)),
-    "rate": ("task", Work("with a rate that has a token for all", workflows.at_a_rate)),
-    "per_key": ("task", Work(f"at most {workflows.HELD} of each of {workflows.LIMIT_KEYS} keys", workflows.by_key)),
-    "total": ("task", Work(f"at most {workflows.HELD_IN_ALL} in all", workflows.in_all)),
-    "fair": ("task", Work("with both limits: the keys take turns", workflows.in_turn)),
-    "sleeper_passing": ("sleeper", Work("sleepers with a limit that has room", workflows.passing_sleeper, 1000)),
-    "sleeper_life": ("sleeper", Work("the same, held for life", workflows.lifelong_sleeper, 1000)),
-}
-"""Work with a limit, and the kind that is the same without one."""
-
 
 def add_concurrency(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -70,7 +61,7 @@ def add_concurrency(parser: ArgumentParser) -> None:
 async def run(bench: WorkerBench, work: Work, *, count: int, concurrency: int) -> tuple[int, Spent]:
     """Run ``count`` of a kind on a worker of their own: how many finished correctly, and the cost of all of them."""
     client = bench.client
-    async with bench.worker("--concurrency", str(concurrency)) as worker:
+    async with bench.worker("--concurrency", str(concurrency), app=work.app) as worker:
         await client.gather(await client.rpc_many(work.function, [(f"w{n}", n) for n in range(WARM_UP)]))
         arguments = [number if work.argument is None else work.argument for number in range(count)]
         many = [(f"s{number}", argument) for number, argument in enumerate(arguments)]

@@ -17,13 +17,16 @@ from tests.cli.terminal import Terminal, lines, wait_for
 APP = """
 import asyncio
 
-from durasleep import Context, Durasleep
+from durasleep import Context, Durasleep, Limit
 
 app = Durasleep()
 
 @app.task
 def charge(cents: int) -> str:
     return "paid"
+
+@app.task(limit=Limit("mail", total=5))
+def mail() -> None: ...
 
 @app.task
 def refund(cents: int, to: str) -> str:
@@ -307,6 +310,43 @@ def test_the_audit_says_who_has_done_what(here: Terminal, quick: Quick) -> None:
     assert "release-clock" in shown[1]
     assert quick(here, "audit", "--since", "2999-01-01T00:00Z").err == "There is none.\n"
     assert quick(here, "halt", "a", "--by", "a\nb").code == 2
+
+
+def test_what_is_done_to_schedules_limits_and_indexes_is_in_the_audit(here: Terminal, quick: Quick) -> None:
+    for words in (
+        ("schedule", "put", "s", "charge", "5", "--cron", "@yearly"),
+        ("schedule", "pause", "s"),
+        ("schedule", "resume", "s"),
+        ("schedule", "delete", "s"),
+        ("index", "build", "team"),
+        ("index", "drop", "team"),
+        ("index", "drop", "team"),  # there is none
+        ("limit", "set", "mail", "--total", "7"),
+        ("limit", "pause", "mail"),
+        ("limit", "resume", "mail"),
+        ("limit", "reset", "mail"),
+    ):
+        assert quick(here, *words, "--by", "ada").code == 0, words
+    told = json.loads(quick(here, "audit", "--json").out)
+    assert [(one["verb"], one["id"]) for one in reversed(told) if one["by"] == "ada"] == [
+        *((f"{verb}-schedule", "s") for verb in ("put", "pause", "resume", "delete")),
+        *(("build-index", "team"), ("drop-index", "team")),
+        *((f"{verb}-limit", "mail") for verb in ("set", "pause", "resume", "reset")),
+    ]
+    assert [one["word"] for one in told if one["verb"] == "set-limit"] == ["total=7"]
+
+
+def test_a_filter_takes_labels_and_refuses_what_no_verb_changes(here: Terminal, quick: Quick) -> None:
+    for id, team in (("a", "x"), ("b", "y")):
+        assert quick(here, "rpc", id, "sleep", "600", "--no-wait", "--label", f"team={team}").code == 0
+    assert "1 done" in quick(here, "cancel", "--label", "team=y", "--since", "1h", "--force", "--yes").err
+    assert status(here, quick, "a") != "done"
+    assert status(here, quick, "b") == "done"
+    assert "labels    team=y" in quick(here, "get", "b").out
+    refused = quick(here, "retry", "--status", "resolved", "--yes")
+    assert refused.code == 2
+    assert "--status resolved: there is nothing to retry; use failed" in " ".join(refused.err.split())
+    assert [one["verb"] for one in json.loads(quick(here, "audit", "--json").out)] == ["force"]
 
 
 def test_an_execution_is_forked_before_a_step(here: Terminal, quick: Quick) -> None:

@@ -88,6 +88,8 @@ def test_executions_are_started_by_hand(here: Terminal, quick: Quick) -> None:
         (["put", "s", "double", "--cron", "x"], "'x' is not a cron line"),
         (["put", "s", "double", "--every", "1h", "--overlap", "x"], "overlap 'x': use one of skip"),
         (["put", "s", "double", "--every", "1h", "--start", "2026-01-01T00:00"], "has no zone"),
+        (["put", "s", "double", "--every", "0"], "every=0 s is too short: it is at least a second"),
+        (["put", "s", "double", "--cron", "@daily", "--zone", "Mars/X"], "'Mars/X' is not a time zone: this machine"),
         (["put", "a b", "double", "--every", "1h"], "schedule name 'a b'"),
         (["backfill", "s", "--start", "now", "--end", "now"], "'now' is not a time"),
     ],

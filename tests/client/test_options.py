@@ -201,6 +201,20 @@ async def test_of_calls_that_are_debounced_the_last_one_counts(client: Client, s
     await client.get("a").cancel(force=True)
 
 
+async def test_a_debounced_call_has_the_deadline_of_the_last_one(client: Client) -> None:
+    first = client.options(debounce="1h", timeout="2h")
+    await first.rpc("a", double, 1)
+    before = (await client.describe("a")).timeout_at_ms
+    assert (await client.options(debounce="1h", timeout="3h").rpc("a", double, 2)).disposition == "debounced"
+    after = (await client.describe("a")).timeout_at_ms
+    assert before
+    assert after
+    assert after - before >= 3_600_000
+    await client.options(debounce="1h").rpc("a", double, 3)
+    assert (await client.describe("a")).timeout_at_ms is None
+    await client.get("a").cancel(force=True)
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -213,6 +227,7 @@ async def test_of_calls_that_are_debounced_the_last_one_counts(client: Client, s
         ({"key": "{a}"}, "braces cannot be used"),
         ({"labels": {"A": "1"}}, "label 'A': a name has"),
         ({"labels": {"a": 1}}, "label a 1: it is a text"),
+        ({"labels": {"func": "x"}}, "label func: the index of this name is for the functions"),
         ({"labels": {f"n{n}": "" for n in range(9)}}, "give at most 8 names"),
         ({"if_finished": "no"}, "use 'attach' or 'start'"),
         ({"debounce": "0s"}, "give a duration, and a second one"),

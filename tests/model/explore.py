@@ -38,6 +38,8 @@ class Report:
     law: str = ""
     wrong: str = ""
     trace: tuple[str, ...] = ()
+    unused: frozenset[str] = frozenset()
+    """Faults that have never happened, though the scenario allows them."""
 
     def __str__(self) -> str:
         if not self.law:
@@ -57,6 +59,7 @@ class _Search:
             declared=scenario.declared,
             changes=scenario.changes,
         )
+        self._faults = frozenset(scenario.budget.items())
         first = self._key(self._transitions.begin(scenario.hands, scenario.budget))
         self._states = [first]
         self._indexes = {first: 0}
@@ -75,6 +78,8 @@ class _Search:
             index = waiting.popleft()
             waiting.extend(self._expand(index))
         self.report.states = len(self._states)
+        unused = self._faults.intersection(*[state.left for state in self._states])
+        self.report.unused = frozenset([fault for fault, _ in unused])
         if self.report.is_whole and not self.report.law:
             self._look_for_dead_ends()
         return self.report

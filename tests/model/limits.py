@@ -267,6 +267,8 @@ class Gates(Records):
         if len(left) == len(before):
             return
         gate.parked_count -= 1
+        if gate.parked_count == 0:
+            gate.sequence, gate.turn = 0, 0.0
         if left:
             gate.parked[key] = left
         else:

@@ -40,6 +40,7 @@ def test_every_law_holds_in_every_state_and_all_can_finish(scenario: Scenario) -
     report = explore(scenario, states_max=STATES_MAX)
     assert not report.law, str(report)
     assert report.is_whole or scenario in LARGER.values(), f"more than {report.states} states"
+    assert not report.unused, "a scenario tries each fault that it names"
 
 
 @pytest.mark.parametrize("name", ["a forced cancel", "children, of the family and not", "a cancel", "new runs"])

@@ -8,6 +8,7 @@ import pytest
 
 from durasleep import Durasleep, UsageError
 from durasleep.client.client import store_of
+from durasleep.errors import CorruptData, NotFound
 from durasleep.protocol.keys import Keyspace
 from harness.servers import Server
 from tests.service.fixtures import NewApp
@@ -48,6 +49,28 @@ async def test_what_has_a_label_is_found_the_latest_first(indexed: Durasleep) ->
     assert len(await indexed.search(function="double")) == 9
     assert await indexed.search(labels={"customer": "7"}, since=0) == []
     assert len(await indexed.search(labels={"customer": "7"}, since="1h")) == 3
+
+
+async def test_a_worker_without_functions_makes_the_indexes(real_server: Server, namespace: str) -> None:
+    async with Durasleep(real_server.url, namespace=namespace, index=("func",)) as app, serving(app):
+        assert await app.indexes.ls() == ["func"]
+
+
+def test_one_name_is_no_list_of_indexes() -> None:
+    with pytest.raises(UsageError, match=r"index 'func': give a tuple of names, such as \('func',\)"):
+        Durasleep(index="func")
+
+
+async def test_an_index_that_is_not_ours_is_named_and_nothing_is_made(indexed: Durasleep, real_server: Server) -> None:
+    client: Any = real_server.sync_client()
+    key = (await store_of(indexed)).keys("a").index("customer")
+    client.set(key, "not ours")
+    with pytest.raises(CorruptData, match="holds a string, not a zset"):
+        await indexed.options(labels={"customer": "7"}).rpc("a", double, 1)
+    with pytest.raises(NotFound):
+        await indexed.describe("a")
+    assert [one.kind for one in (await indexed.fsck()).findings] == ["corrupt"]
+    client.delete(key)
 
 
 async def test_without_an_index_it_says_how_many_were_looked_at(app: Durasleep) -> None:

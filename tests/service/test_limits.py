@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from durasleep import Context, Durasleep, Limit, LimitFull, NotAllowed, UsageError
+from durasleep.client.client import store_of
 from durasleep.errors import DefinitionError
+from durasleep.query import attention
 from harness import versions
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, double, sleeping_workflow
@@ -191,6 +193,63 @@ async def test_a_person_sees_and_changes_a_limit(new_app: NewApp, inside: Inside
         assert await app.limits.resume("each")
         await app.gather(handles)
         assert (await app.limits.get("each")).per_key == 1
+
+
+async def test_a_new_id_is_where_its_limit_counts(new_app: NewApp, inside: Inside) -> None:
+    app = new_app()
+    work = limited(app, inside, Limit("each", per_key=1, rate="1000/s", burst=9))
+    async with serving(app):
+        handle = await app.start(work, "ada", 1)
+        assert await handle == "ada1"
+        named = await app.options(key="ada").start("work", "ada", 2)
+        assert await named == "ada2"
+    assert (await app.limits.get("each")).burst == 9
+
+
+async def test_a_key_that_nothing_counts_is_refused(app: Durasleep) -> None:
+    with pytest.raises(UsageError, match="double has no limit, so key 'ada' does nothing"):
+        await app.options(key="ada").rpc("a", double, 1)
+
+
+async def test_all_shares_of_a_burst_are_shown_as_one(new_app: NewApp, inside: Inside) -> None:
+    app = new_app()
+
+    async def work() -> None: ...
+
+    app.task(limit=Limit("in-all", rate="80/s", burst=12))(work)
+    async with serving(app):
+        seen = await app.limits.get("in-all")
+        assert (seen.rate, seen.burst) == ("80/s", 12)
+        await app.limits.set("in-all", rate="160/s", burst=20)
+        assert ((await app.limits.get("in-all")).rate, (await app.limits.get("in-all")).burst) == ("160/s", 20)
+        with pytest.raises(UsageError, match="burst needs a rate"):
+            await app.limits.set("in-all", rate=None, burst=3)
+
+
+async def test_what_waits_says_where_and_why(new_app: NewApp, inside: Inside) -> None:
+    app = new_app()
+    work = limited(app, inside, Limit("each", per_key=1))
+    inside.gate.clear()
+    async with serving(app):
+        handles = await app.options(priority=2).rpc_many(work, calls_of("a", 3))
+        await eventually(lambda: inside.now["a"] == 1, "one to run")
+        await app.limits.pause("each")
+        [waits, *_] = [one.id for one in await app.search(status="parked")]
+        told = await app.describe(waits)
+        assert (told.limit, told.limit_key, told.priority) == ("each", "a", 2)
+        assert told.place_in_line in (1, 2)
+        assert told.limit_paused_since_ms
+        store = await store_of(app)
+        [line] = await store.run(attention.paused_limits(store.keyspaces, told.limit_paused_since_ms + 60_000))
+        assert line.text.endswith("2 executions wait")
+        assert "limit 'each' was paused" in line.text
+        with pytest.raises(NotAllowed, match="limit each is in use: 3 executions hold or wait"):
+            await app.limits.delete("each")
+        await app.limits.resume("each")
+        inside.gate.set()
+        await app.gather(handles)
+        await app.limits.delete("each")
+        assert await app.limits.ls() == []
 
 
 @pytest.mark.parametrize(

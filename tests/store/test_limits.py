@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from durasleep.errors import LimitFull, NotFound, UsageError
+from durasleep.errors import CorruptData, LimitFull, NotAllowed, NotFound, UsageError
 from durasleep.model import CommitAction, Due, Number, PromiseId, StartChild, StartTimer, State, levels_of
 from durasleep.protocol import limits, membership
 from durasleep.protocol.commit import Lease
@@ -82,10 +83,10 @@ class Limited(Driver):
         return [id for queue in levels_of("workers") for id in await self.queued(queue)]
 
     async def left_of(self, name: str = "L") -> list[str]:
-        """The keys of a limit, but for its numbers, its rates and its counters."""
+        """The keys of a limit, but for its numbers and its rates."""
         start = f"{self.keys.limit(name)}:"
         found = [key.decode().removeprefix(start) async for key in self.redis.scan_iter(match=f"{start}*")]
-        return [rest for rest in found if rest != "gate" and not rest.startswith("rate:")]
+        return [rest for rest in found if not rest.startswith("rate:")]
 
 
 @pytest.fixture
@@ -324,6 +325,33 @@ async def test_a_key_does_not_pay_later_for_turns_that_nobody_wanted(limited: Li
 async def test_there_is_nothing_to_change_of_a_limit_that_is_not_there(limited: Limited) -> None:
     with pytest.raises(NotFound, match="there is no limit nil"):
         await limited.store.call(limits.change_limit(limited.keys, "nil", "pause"))
+
+
+async def test_only_a_limit_that_nothing_uses_is_deleted(limited: Limited) -> None:
+    await limited.declare(total=1)
+    await limited.ask("runs")
+    await limited.ask("waits")
+    for left in ("runs", "waits"):
+        with pytest.raises(NotAllowed, match="limit L is in use"):
+            await limited.store.call(limits.change_limit(limited.keys, "L", "delete"))
+        await limited.end(left)
+        await limited.fire_all()
+    await limited.store.call(limits.change_limit(limited.keys, "L", "delete"))
+    assert not await limited.redis.exists(limited.keys.limit("L"))
+    assert await limited.store.call(limits.read_declared(limited.keys, ["work"])) == {"work": ""}
+    assert await limited.ask("free") == "queued"
+
+
+@pytest.mark.parametrize("part", ["", ":gate", ":held", ":waiting"])
+async def test_a_key_that_is_not_ours_is_named_and_nothing_is_written(limited: Limited, part: str) -> None:
+    await limited.declare(total=1)
+    key = limited.keys.limit("L") + part
+    await limited.redis.delete(key)
+    await limited.redis.set(key, "not ours")
+    with pytest.raises(CorruptData, match=f"{re.escape(key)} holds a string"):
+        await limited.ask("a")
+    assert not await limited.redis.exists(limited.keys.promise("a"))
+    await limited.redis.delete(key)
 
 
 async def test_what_is_canceled_while_parked_leaves_nothing(limited: Limited) -> None:

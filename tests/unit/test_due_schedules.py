@@ -263,18 +263,18 @@ def test_what_comes_in_a_pause_is_not_made_up_for_and_what_waited_goes_on() -> N
 
 def test_a_backfill_waits_in_order_with_what_waits_already() -> None:
     schedule = minutely(waiting=ticks(-5))
-    change, begun = due_schedules.backfill(schedule, *ticks(-6, -4))
+    change, begun = due_schedules.backfill(schedule, *ticks(-6, -4, 0))
     assert begun == ids(schedule, -6, -5, -4)
     assert change.fields == {"waiting": "".join(f"{tick} " for tick in ticks(-6, -5, -4))}
     assert (change.timer, change.next_due_ms) == ("+0", NOW_MS)
-    assert due_schedules.backfill(replace(schedule, paused_ms=5), *ticks(-6, -4))[0].timer == ""
+    assert due_schedules.backfill(replace(schedule, paused_ms=5), *ticks(-6, -4, 0))[0].timer == ""
 
 
 @pytest.mark.parametrize(("overlap", "most"), [("skip", QUEUED_MAX), ("allow", CATCH_UP_MAX)])
 def test_a_backfill_has_a_limit(overlap: str, most: int) -> None:
     schedule = minutely(overlap=overlap)
-    assert len(due_schedules.backfill(schedule, *ticks(1 - most, 0))[1]) == most
+    assert len(due_schedules.backfill(schedule, *ticks(1 - most, 0, 0))[1]) == most
     with pytest.raises(UsageError, match=f"more than {most} times in there"):
-        due_schedules.backfill(schedule, *ticks(-most, 0))
+        due_schedules.backfill(schedule, *ticks(-most, 0, 0))
     with pytest.raises(UsageError, match=f"1 times wait already, and {most} may wait"):
-        due_schedules.backfill(replace(schedule, waiting=ticks(5)), *ticks(1 - most, 0))
+        due_schedules.backfill(replace(schedule, waiting=ticks(5)), *ticks(1 - most, 0, 0))

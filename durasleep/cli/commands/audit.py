@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from durasleep.cli import address
-from durasleep.cli.durations import parse_duration, parse_instant
+from durasleep.cli.durations import parse_since
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
 
@@ -41,7 +39,7 @@ def audit(
 
     async def fetch() -> list[AuditEntry]:
         async with client:
-            return await client.audit(limit=limit, since=_parse_since(since))
+            return await client.audit(limit=limit, since=None if since is None else parse_since(since))
 
     found = asyncio.run(fetch())
     if as_json:
@@ -50,9 +48,3 @@ def audit(
         tables.audit(found)
     else:
         console.note("There is none.")
-
-
-def _parse_since(since: str | None) -> timedelta | datetime | None:
-    if since is None:
-        return None
-    return parse_instant(since) if re.match(r"\d{4}-", since) else parse_duration(since)

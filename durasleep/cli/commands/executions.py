@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from durasleep.cli import address
-from durasleep.cli.durations import parse_duration, parse_instant
+from durasleep.cli.durations import parse_duration, parse_instant, parse_since
+from durasleep.cli.labels import read_labels
 from durasleep.cli.options import (
     ByOption,
     FunctionOption,
     GroupFilter,
     JsonOption,
+    LabelFilter,
     NamespaceOption,
+    SinceFilter,
     StatusOption,
     UrlOption,
 )
@@ -36,6 +39,7 @@ AT_ONCE = 1_000  # how many calls run at a time
 _PREVIEW_MAX = 20  # of the executions that a filter found: one screen
 
 _ASLEEP = ("suspended", "delayed")
+_FAILED = ("failed", "rejected", "timedout", "canceled")
 _UNCHANGED = ("already", "running")  # words of an answer
 
 YesOption = Annotated[
@@ -52,6 +56,8 @@ class _Verb:
     act: Callable[[Durasleep, str], Awaitable[Controlled]]
     only_roots: bool = False
     """Whether it leaves the children of an execution alone."""
+    only_ended: Sequence[str] = ()
+    """The statuses that it can change, if these are few."""
     audited: str = ""
     """Its name in the audit, if that is another one."""
 
@@ -64,6 +70,8 @@ class _Chosen:
     status: list[str] | None
     group: str | None
     function: str | None
+    label: list[str] | None
+    since: str | None
     yes: bool
     as_json: bool
     by: str
@@ -71,15 +79,32 @@ class _Chosen:
 
     def check(self, verb: _Verb) -> None:
         """UsageError unless exactly one of the two is given."""
-        is_filter = bool(self.status or self.group or self.function)
+        is_filter = bool(self.status or self.group or self.function or self.label or self.since)
         if self.ids and is_filter:
             raise UsageError(f"give IDs or a filter to {verb.name}, not both")
         if not self.ids and not is_filter:
-            raise UsageError(f"what to {verb.name}? Give IDs, or a filter: --status, --group or --func")
+            raise UsageError(f"what to {verb.name}? Give IDs, or a filter: --status, --group, --func or --label")
+        if verb.only_ended and (wrong := [one for one in self.status or () if one not in verb.only_ended]):
+            raise UsageError(f"--status {wrong[0]}: there is nothing to {verb.name}; use {', '.join(verb.only_ended)}")
+
+    def search(self, verb: _Verb) -> Search:
+        """What the filter finds; UsageError for one that cannot be used."""
+        from durasleep.client import requests
+        from durasleep.query.search import Search
+
+        return Search(
+            status=self.status or verb.statuses,
+            group=self.group,
+            function=self.function,
+            labels=read_labels(self.label or ()),
+            since_ms=None if self.since is None else requests.since_ms(parse_since(self.since)),
+            only_roots=verb.only_roots,
+        )
 
     def filter(self, statuses: Sequence[str]) -> str:
         """The filter as options, for the audit."""
         named = [*(("--status", status) for status in statuses), ("--group", self.group), ("--func", self.function)]
+        named += [*(("--label", label) for label in self.label or ()), ("--since", self.since)]
         return " ".join(f"{option} {value}" for option, value in named if value)
 
 
@@ -115,6 +140,8 @@ def wake(
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
+    label: LabelFilter = None,
+    since: SinceFilter = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     by: ByOption = None,
@@ -126,7 +153,9 @@ def wake(
     An ID is that of a timer, of a delayed execution, or of an execution that waits for exactly one timer.
     """
     verb = _Verb("wake", _ASLEEP, lambda client, which: client.wake(which))
-    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
+    return _control(
+        verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
+    )
 
 
 @address.explained
@@ -144,6 +173,8 @@ def reschedule(
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
+    label: LabelFilter = None,
+    since: SinceFilter = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     by: ByOption = None,
@@ -159,7 +190,9 @@ def reschedule(
         raise UsageError("until when? Give either --at with a time or --in with a duration")
     due = parse_duration(within or "") if at is None else parse_instant(at)
     verb = _Verb("reschedule", _ASLEEP, lambda client, which: client.reschedule(which, due))
-    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
+    return _control(
+        verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
+    )
 
 
 @address.explained
@@ -172,6 +205,8 @@ def cancel(
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
+    label: LabelFilter = None,
+    since: SinceFilter = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     by: ByOption = None,
@@ -181,7 +216,9 @@ def cancel(
     """Ask an execution to end. Its code gets the cancel at its next await, and may clean up."""
     audited = "force" if force else ""
     verb = _Verb("cancel", PENDING_STATUSES, lambda client, which: client.cancel(which, force=force), audited=audited)
-    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
+    return _control(
+        verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
+    )
 
 
 @address.explained
@@ -195,6 +232,8 @@ def halt(
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
+    label: LabelFilter = None,
+    since: SinceFilter = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     by: ByOption = None,
@@ -204,7 +243,9 @@ def halt(
     """Stop an execution where it is, until it is resumed. Its timers go on."""
     statuses = [status for status in PENDING_STATUSES if status != "halted"]
     verb = _Verb("halt", statuses, lambda client, which: client.halt(which, reason))
-    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
+    return _control(
+        verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
+    )
 
 
 @address.explained
@@ -216,6 +257,8 @@ def resume(
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
+    label: LabelFilter = None,
+    since: SinceFilter = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     by: ByOption = None,
@@ -224,7 +267,9 @@ def resume(
 ) -> int:
     """Let a halted execution go on. Use `durasleep retry` for an execution that has failed."""
     verb = _Verb("resume", ["halted"], lambda client, which: client.resume(which))
-    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
+    return _control(
+        verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
+    )
 
 
 @address.explained
@@ -238,6 +283,8 @@ def retry(
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
+    label: LabelFilter = None,
+    since: SinceFilter = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     by: ByOption = None,
@@ -249,8 +296,10 @@ def retry(
     A filter without a status finds executions that were rejected or have timed out. `--status canceled` finds canceled
     ones. Children run again, too. A child with an id of its own does not: if it has failed, retry it first.
     """
-    verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which), only_roots=True)
-    return _control(verb, _Chosen(ids, status, group, function, yes, as_json, address.find_by(by)), url, namespace)
+    verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which), only_roots=True, only_ended=_FAILED)
+    return _control(
+        verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
+    )
 
 
 @address.explained
@@ -292,16 +341,13 @@ def _control(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | Non
     """Do it, and say what happened to each. Exit 1 if it could not be done to one of them."""
     import asyncio
 
-    from durasleep.query.search import Search
-
     chosen.check(verb)
     tally = _Tally(verb.name)
     if chosen.ids:
         client = address.open_client(url, namespace, by=chosen.by)
         asyncio.run(_control_these(client, verb, chosen, tally))
         return _end(tally, chosen)
-    statuses = chosen.status or verb.statuses
-    search = Search(status=statuses, group=chosen.group, function=chosen.function, only_roots=verb.only_roots)
+    search = chosen.search(verb)
     first = asyncio.run(_first_part(address.open_client(url, namespace), search))
     for note in first.notes:
         console.note(note)
@@ -361,6 +407,8 @@ async def _note(client: Durasleep, verb: _Verb, chosen: _Chosen, tally: _Tally) 
     from durasleep.client.client import store_of
     from durasleep.protocol import audit
 
+    if not tally.changed:
+        return
     name, what = verb.audited or verb.name, chosen.filter(chosen.status or verb.statuses)
     try:
         store = await store_of(client)
@@ -452,7 +500,7 @@ def _describe(verb: _Verb, answer: Controlled) -> str:
 
     match answer.word, answer.state:
         case "already", State.PENDING:
-            return "awake already"
+            return "not asleep"
         case "already", state:
             return f"{state} already"
         case "running", _:

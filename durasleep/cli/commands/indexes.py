@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from durasleep.cli import address
-from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.options import ByOption, JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
 
 app = typer.Typer(help="Indexes by label, with which lists find executions at once.", no_args_is_help=True)
@@ -44,11 +44,11 @@ def ls(as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceO
 
 @app.command()
 @address.explained
-def build(label: LabelArgument, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+def build(label: LabelArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """Make an index, and add all executions that are there. Each takes about a hundred bytes of Redis."""
     import asyncio
 
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=address.find_by(by))
 
     async def fill() -> int:
         async with client:
@@ -59,11 +59,11 @@ def build(label: LabelArgument, url: UrlOption = None, namespace: NamespaceOptio
 
 @app.command()
 @address.explained
-def drop(label: LabelArgument, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+def drop(label: LabelArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """Remove an index. An application that names it makes it again."""
     import asyncio
 
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=address.find_by(by))
 
     async def remove() -> bool:
         async with client:

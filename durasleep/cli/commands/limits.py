@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from durasleep.cli import address
-from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.options import ByOption, JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
 from durasleep.errors import UsageError
 
@@ -72,6 +72,7 @@ def set_numbers(
             "--weight", metavar="KEY=N", help="The share of a key; `none` for that of the code. May be repeated."
         ),
     ] = None,
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
@@ -86,7 +87,7 @@ def set_numbers(
         numbers["rate"] = None if rate == _NONE else rate
     numbers |= {what: n for what, n in (("burst", burst), ("parked_max", parked_max)) if n is not None}
     weights = dict(map(_weight, weight or ()))
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=address.find_by(by))
 
     async def change() -> None:
         async with client:
@@ -116,23 +117,30 @@ def _weight(text: str) -> tuple[str, float | None]:
 
 @app.command()
 @address.explained
-def pause(name: NameArgument, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+def pause(name: NameArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """Let nothing more of this limit begin. What runs goes on, and timers fire."""
-    _change(address.open_client(url, namespace), name, "pause", "paused", "was paused already")
+    _change(address.open_client(url, namespace, by=address.find_by(by)), name, "pause", "paused", "was paused already")
 
 
 @app.command()
 @address.explained
-def resume(name: NameArgument, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+def resume(name: NameArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """End a pause of this limit."""
-    _change(address.open_client(url, namespace), name, "resume", "resumed", "was not paused")
+    _change(address.open_client(url, namespace, by=address.find_by(by)), name, "resume", "resumed", "was not paused")
 
 
 @app.command()
 @address.explained
-def reset(name: NameArgument, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+def reset(name: NameArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """Go back to the numbers and weights of the code."""
-    _change(address.open_client(url, namespace), name, "reset", "reset", "reset")
+    _change(address.open_client(url, namespace, by=address.find_by(by)), name, "reset", "reset", "reset")
+
+
+@app.command()
+@address.explained
+def delete(name: NameArgument, by: ByOption = None, url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+    """Forget a limit that is gone from the code. A worker that still has it makes it again when it starts."""
+    _change(address.open_client(url, namespace, by=address.find_by(by)), name, "delete", "deleted", "deleted")
 
 
 def _change(client: Any, name: str, verb: str, done: str, unchanged: str) -> None:

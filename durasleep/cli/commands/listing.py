@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from durasleep.cli import address
-from durasleep.cli.durations import parse_duration
+from durasleep.cli.durations import parse_since
 from durasleep.cli.labels import read_labels
 from durasleep.cli.options import (
     FunctionOption,
@@ -51,7 +51,7 @@ def ls(
     from durasleep.cli.output import tables
     from durasleep.query.search import SearchPage
 
-    labels, until_now = read_labels(label or ()), None if since is None else parse_duration(since)
+    labels, until_now = read_labels(label or ()), None if since is None else parse_since(since)
     client = address.open_client(url, namespace)
 
     async def fetch() -> tuple[SearchPage, SearchPage]:

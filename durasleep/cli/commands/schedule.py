@@ -11,7 +11,7 @@ import typer
 
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration, parse_instant
-from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.options import ByOption, JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
 
 if TYPE_CHECKING:
@@ -26,11 +26,13 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of t
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A text for people.")]
 
 
-def _run(url: str | None, namespace: str | None, ask: Callable[[Durasleep], Awaitable[Any]]) -> Any:
-    """The answer of the client."""
+def _run(
+    url: str | None, namespace: str | None, ask: Callable[[Durasleep], Awaitable[Any]], by: str | None = None
+) -> Any:
+    """The answer of the client; ``by`` is who changes something."""
     import asyncio
 
-    client = address.open_client(url, namespace)
+    client = address.open_client(url, namespace, by=by)
 
     async def run() -> Any:
         async with client:
@@ -113,6 +115,7 @@ def put(
     paused: PausedOption = None,
     target: TargetOption = "poll://any@workers",
     retention: RetentionOption = None,
+    by: ByOption = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
@@ -139,7 +142,10 @@ def put(
         "retention": None if retention is None else _duration(retention),
     }
     _check(options)
-    _show(_run(url, namespace, lambda client: client.schedules.put(name, function, **options)), as_json)
+    _show(
+        _run(url, namespace, lambda client: client.schedules.put(name, function, **options), address.find_by(by)),
+        as_json,
+    )
 
 
 def _duration(text: str) -> Any:
@@ -197,12 +203,13 @@ def ls(
 def pause(
     name: NameArgument,
     note: NoteOption = None,
+    by: ByOption = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
     """Start nothing until the schedule is resumed. What runs goes on."""
-    _show(_run(url, namespace, lambda client: client.schedules.pause(name, note)), as_json)
+    _show(_run(url, namespace, lambda client: client.schedules.pause(name, note), address.find_by(by)), as_json)
 
 
 @app.command("resume")
@@ -210,21 +217,26 @@ def pause(
 def resume(
     name: NameArgument,
     note: NoteOption = None,
+    by: ByOption = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
     """Go on with the next time. Times that have passed meanwhile are not made up for."""
-    _show(_run(url, namespace, lambda client: client.schedules.resume(name, note)), as_json)
+    _show(_run(url, namespace, lambda client: client.schedules.resume(name, note), address.find_by(by)), as_json)
 
 
 @app.command("trigger")
 @address.explained
 def trigger(
-    name: NameArgument, as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None
+    name: NameArgument,
+    by: ByOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
 ) -> None:
     """Start one execution now, even if the schedule is paused, and print its id."""
-    id = _run(url, namespace, lambda client: client.schedules.trigger(name))
+    id = _run(url, namespace, lambda client: client.schedules.trigger(name), address.find_by(by))
     json_values.data(json_values.as_json({"id": id}) if as_json else id)
 
 
@@ -234,13 +246,14 @@ def backfill(
     name: NameArgument,
     start: Annotated[str, typer.Option("--start", metavar="TIME", help="The first time, with its zone.")],
     end: Annotated[str, typer.Option("--end", metavar="TIME", help="The last time, with its zone.")],
+    by: ByOption = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
     """Start the executions of all times from one time to another, and print their ids."""
     first, last = parse_instant(start), parse_instant(end)
-    ids = _run(url, namespace, lambda client: client.schedules.backfill(name, first, last))
+    ids = _run(url, namespace, lambda client: client.schedules.backfill(name, first, last), address.find_by(by))
     if as_json:
         json_values.data(json_values.as_json({"ids": ids}))
         return
@@ -254,6 +267,7 @@ def backfill(
 @address.explained
 def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="The name of a schedule.")],
+    by: ByOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
@@ -269,5 +283,5 @@ def delete(
                 code = EXIT_FAILED
         return code
 
-    code: int = _run(url, namespace, delete_all)
+    code: int = _run(url, namespace, delete_all, address.find_by(by))
     return code

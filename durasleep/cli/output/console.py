@@ -222,6 +222,7 @@ def rows(shown: Sequence[tuple[str, str, str]]) -> None:
 def _rows(description: Description, now_ms: int, with_values: bool) -> list[tuple[str, str, str]]:
     """Name, value and style of every line that is not empty."""
     from durasleep import humanize
+    from durasleep.model import PRIORITY
 
     state = description.state
     if description.status == "halted":  # the reason has its own lines
@@ -240,6 +241,10 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
         ("group", description.group, ""),
         ("worker", description.worker, ""),
         ("paused", _pause(description), "yellow"),
+        ("limit", _limit(description), ""),
+        ("paused", _limit_pause(description), "yellow"),
+        ("priority", None if description.priority in (None, PRIORITY) else f"{description.priority}", ""),
+        ("labels", " ".join(f"{name}={value}" for name, value in description.labels.items()) or None, ""),
         ("called with", _arguments(description) if with_values else None, ""),
         ("fork of", description.forked_from, ""),
         ("created", instant(description.created_at_ms), ""),
@@ -268,6 +273,21 @@ def _pause(description: Description) -> str | None:
         return None
     by = f"since {instant(description.paused_since_ms)}, by {description.paused_by}"
     return f"its group, {by}: `durasleep group resume {description.group}` lets it go on"
+
+
+def _limit(description: Description) -> str | None:
+    if description.limit is None:
+        return None
+    key = f", key {description.limit_key}" if description.limit_key else ""
+    before = f", number {description.place_in_line:,} in line" if description.place_in_line else ""
+    return f"{description.limit}{key}{before}"
+
+
+def _limit_pause(description: Description) -> str | None:
+    if description.limit_paused_since_ms is None:
+        return None
+    since = f"since {instant(description.limit_paused_since_ms)}"
+    return f"its limit, {since}: `durasleep limit resume {description.limit}` lets it go on"
 
 
 def _arguments(description: Description) -> str | None:

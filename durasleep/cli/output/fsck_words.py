@@ -53,6 +53,7 @@ CHECKED = {
     "member": ("listed worker", "listed workers"),
     "limit": ("limit", "limits"),
     "expiring": ("key that expires", "keys that expire"),
+    "key": ("other key", "other keys"),
 }
 """What is checked: one, and several, in the order in which they are shown."""
 

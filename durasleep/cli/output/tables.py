@@ -61,7 +61,7 @@ def _details(one: Summary, now_ms: int) -> str:
             who = f"worker {one.target_worker}" if one.target_worker else "a worker"
             return f"for {who} of group {one.group}"
         case "parked":
-            return "until its limit lets it begin"
+            return f"until limit {one.limit} lets it begin"
         case "suspended":
             return due or "until what it waits for settles"
         case "done" if one.settled_at_ms:

@@ -47,12 +47,19 @@ local function is_debounced(record)
   return record.state == STATE.pending and record.place == PLACE.delayed and record.epoch == 0
 end
 
--- A later call replaces the arguments of one that waits for its start, and moves that, at most by so many ms as the mode
+-- A later call replaces the arguments and the deadline of one that waits for its start, and moves that, at most by so many ms as the mode
 -- says since it was made.
-local function debounce(record, args, start, mode, idempotency_key)
+local function debounce(record, args, start, deadline_at, mode, idempotency_key)
   local made_at = tonumber(record.created or record.incarnation)
   local instant = math.min(due_at(start), made_at + tonumber(string.match(mode, 'd(%d+)$')))
   check_type(timers, 'zset')
+  if deadline_at then
+    put(record, F.deadline, int(deadline_at))
+    set_timer(record.id .. '~timeout', deadline_at)
+  elseif record.deadline then
+    drop(record, F.deadline)
+    unset_timer(record.id .. '~timeout')
+  end
   put(record, F.due, int(instant))
   put(record, F.idempotency_key, idempotency_key)
   record.due, record.idempotency_key = int(instant), idempotency_key
@@ -91,7 +98,7 @@ local function create(at)
     local is_again = mode ~= '' and found.func == func and found.idempotency_key ~= idempotency_key
     local may_restart = is_again and string.sub(mode, 1, 1) == 's' and found.state ~= STATE.pending
     if is_again and string.find(mode, 'd', 1, true) and is_debounced(found) then
-      debounce(found, args, start, mode, idempotency_key)
+      debounce(found, args, start, deadline ~= '' and due_at(deadline) or nil, mode, idempotency_key)
       attach(found, kind, func, '', inbox, waiter)
       return answer('debounced', found)
     elseif not may_restart or (found.waiters or '') ~= '' then

@@ -630,6 +630,26 @@ function checks.schedule(name)
   return ''
 end
 
+-- A key whose content is checked elsewhere, or is only a hint: it holds what we write there, or nothing.
+function checks.key(name)
+  local of_kind = {
+    audit = 'stream',
+    closing = 'zset',
+    failed = 'stream',
+    functions = 'hash',
+    group = 'hash',
+    halted = 'zset',
+    index = 'zset',
+    recent = 'stream',
+    schedules = 'zset',
+    timers = 'zset',
+    wake = 'stream',
+    workers = 'zset',
+  }
+  check_type(near(name), of_kind[string.match(name, '^[^:]*')])
+  return ''
+end
+
 function checks.expiring(key)
   if redis.call('PTTL', key) == -1 then
     found('kept', key, 'should expire, and does not', function()

@@ -1,7 +1,8 @@
 -- Keeps what workers declare of their functions, and the numbers of limits: those of the code, until a person has set
 -- others by hand.
 -- Actions: "function" (`fields` is what is declared, "" for nothing any more), "limit" (names and values that follow, by
--- the code), "set" (the same by hand; an empty value is none), "pause", "resume", "reset" (to those of the code).
+-- the code), "set" (the same by hand; an empty value is none), "pause", "resume", "reset" (to those of the code), "delete" (a limit
+-- that no execution has).
 -- Answers per item: "kept", or "same" if nothing has changed.
 -- @include keys
 -- @include each_item
@@ -109,6 +110,22 @@ function actions.reset(name)
   write_fields(key, code_of(code))
   redis.call('HDEL', key, L.by_hand)
   gates().look_again(name)
+  return 'kept'
+end
+
+function actions.delete(name)
+  local key = check_limit(name)
+  if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
+  local count = redis.call('HLEN', key .. ':held') + gates().counter(gates().gate_of(name), V.parked)
+  if count > 0 then error('NOT_ALLOWED limit ' .. name .. ' is in use: ' .. count .. ' executions hold or wait', 0) end
+  local functions = near(NEAR.functions)
+  local flat = redis.call('HGETALL', functions)
+  for i = 1, #flat, 2 do
+    if string.match(flat[i + 1], '^([^\t]*)') == name then redis.call('HDEL', functions, flat[i]) end
+  end
+  redis.call('HDEL', functions, '\t' .. name)
+  redis.call('DEL', key, key .. ':gate', key .. ':waiting')
+  unset_timer(name .. '/~gates')
   return 'kept'
 end
 

@@ -74,12 +74,26 @@ local function keeps_due(kept, times, zone, limit, paused)
   return kept.due < LIMIT.due_ms_max or (kept.limit == limit and kept.remaining == '0')
 end
 
+-- Refuses what cannot be started, before anything is written.
+local function check_start(func, queue)
+  local what = { func = func, queue = queue }
+  complete(what)
+  if what.needs_key then
+    error(
+      'NOT_ALLOWED function ' .. func .. ' has limit ' .. what.limit .. ', which counts by key: a schedule has none',
+      0
+    )
+  end
+  check_queue(what.queue)
+end
+
 -- `is_plain` if older versions can run it. `paused` is "1", "0", or empty to leave that as it is.
 function actions.put(name, at, last)
   local due, times, zone, is_plain, limit, paused, func, queue, args = unpack(ARGV, at + 3, at + 11)
   local key, instant = schedule_prefix .. name, due_at(due)
   check_type(timers, 'zset')
   check_type(schedules, 'zset')
+  check_start(func, queue)
   local kept = read_kept(key)
   if keeps_due(kept, times, zone, limit, paused) then instant = kept.due end
   local remaining = kept.limit == limit and kept.remaining or limit
@@ -94,19 +108,6 @@ function actions.put(name, at, last)
   end_quarantine(key, name)
   set_timer_of(name, is_for_newer, since ~= '' and LIMIT.due_ms_max or kept.is_busy and now or instant)
   return { 'kept', int(instant) }
-end
-
--- Refuses what cannot be started, before anything is written.
-local function check_start(func, queue)
-  local what = { func = func, queue = queue }
-  complete(what)
-  if what.needs_key then
-    error(
-      'NOT_ALLOWED function ' .. func .. ' has limit ' .. what.limit .. ', which counts by key: a schedule has none',
-      0
-    )
-  end
-  check_queue(what.queue)
 end
 
 -- `timer` says when to look at it again, empty for never. `is_exclusive` if the executions do not overlap: the last one

@@ -1,4 +1,5 @@
 -- @include near
+-- @include check_type
 -- @include text_of
 -- @include gates
 -- @include index
@@ -11,6 +12,9 @@ local function read_declared(func)
   local found = redis.pcall('HMGET', near(NEAR.functions), func, NEAR.indexed)
   if found.err then error('CORRUPT ' .. near(NEAR.functions) .. ' is not ours: ' .. text_of(found), 0) end
   indexed = found[2]
+  for label in string.gmatch(indexed or '', '(%S+) ') do
+    check_type(near(NEAR.index .. label), 'zset') -- before anything is written
+  end
   local text = found[1]
   if not text then return false end
   local limit, priority, retention, needs_key = string.match(text, '^([^\t]*)\t(%d?)\t(-?%d*)\t(1?)')

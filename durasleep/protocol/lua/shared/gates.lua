@@ -1,3 +1,4 @@
+-- @include check_type
 -- @include load
 -- @include dispatch
 -- @include near
@@ -25,6 +26,10 @@ function gates()
 
   local function read_gate(name)
     local key = near(NEAR.limits .. name)
+    check_type(key, 'hash')
+    check_type(key .. ':held', 'hash')
+    check_type(key .. ':gate', 'hash')
+    check_type(key .. ':waiting', 'zset')
     local v = redis.call(
       'HMGET',
       key,
@@ -166,7 +171,12 @@ function gates()
 
   local function take_out(gate, key, id)
     if redis.call('ZREM', parked_of(gate, key), id) == 0 then return end
-    set_counter(gate, V.parked, counter(gate, V.parked) - 1)
+    local parked = counter(gate, V.parked) - 1
+    set_counter(gate, V.parked, parked)
+    if parked <= 0 then -- the turns begin anew, and nothing is kept of a limit at which nothing waits
+      redis.call('HDEL', gate.key .. ':gate', V.sequence, V.turn)
+      gate.turn = 0
+    end
     if redis.call('EXISTS', parked_of(gate, key)) == 0 then end_waiting(gate, key) end
   end
 
@@ -226,7 +236,9 @@ function gates()
         set_waiting(gate, first[1], false)
       end
     end
-    if gate.turn ~= before then redis.call('HSET', gate.key .. ':gate', V.turn, string.format('%.6f', gate.turn)) end
+    if gate.turn ~= before and gate.turn > 0 then
+      redis.call('HSET', gate.key .. ':gate', V.turn, string.format('%.6f', gate.turn))
+    end
     if released >= RELEASED_MAX or looks >= LOOKS_MAX then go_on_later(gate) end
   end
 
