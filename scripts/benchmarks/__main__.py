@@ -14,6 +14,7 @@ from rich.console import Console
 from durasleep.errors import DurasleepError
 from scripts.benchmarks import (
     cpu,
+    fairness,
     fanout,
     growth,
     idle,
@@ -23,6 +24,7 @@ from scripts.benchmarks import (
     memory,
     month,
     nodes,
+    priorities,
     recover,
     rpc,
     scale,
@@ -69,6 +71,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "scale": scale,
     "schedules": schedules,
     "limits": limits,
+    "fairness": fairness,
+    "priorities": priorities,
     "nodes": nodes,
     "wakeups": wakeups,
 }

@@ -1,10 +1,17 @@
-"""The functions with limits, which workers of ``limits`` serve. They have an application of their own."""
+"""The functions with limits, and those that number their starts. They have an application of their own."""
 
 from __future__ import annotations
+
+import itertools
 
 from durasleep import Context, Durasleep, Limit
 
 app = Durasleep()
+APP = "scripts.benchmarks.limited:app"
+TURNS = "turns"
+"""The limit under which keys take turns."""
+
+_starts = itertools.count()  # of this worker
 
 LIMIT_KEYS = 100
 HELD = 2
@@ -15,6 +22,20 @@ ROOM = 1_000_000
 
 def key_of(value: int) -> str:
     return str(value % LIMIT_KEYS)
+
+
+@app.task
+async def start() -> int:
+    return next(_starts)
+
+
+def customer_of(customer: str) -> str:
+    return customer
+
+
+@app.task(limit=Limit(TURNS, total=HELD_IN_ALL), by=customer_of)
+async def start_in_turn(customer: str) -> int:
+    return next(_starts)
 
 
 @app.task(limit=Limit("passing", per_key=ROOM, total=ROOM), by=key_of)

@@ -23,7 +23,7 @@ PLAIN = ("task", "sleeper")
 
 
 def _limited(what: str, function: Callable[..., Any], argument: int | None = None) -> Work:
-    return Work(what, function, argument, app="scripts.benchmarks.limited:app")
+    return Work(what, function, argument, app=limited.APP)
 
 
 LIMITED: dict[str, tuple[str, Work]] = {
