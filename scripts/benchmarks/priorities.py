@@ -1,4 +1,4 @@
-"""How long the last priority waits while the first ones are kept full: the most starts between two of the last one.
+"""How long the last priority waits while the first ones are kept full: how many starts there are for one of the last.
 
 The client keeps thousands of tasks of each chosen priority in the queue, for some seconds. The one worker numbers its
 starts.
@@ -60,5 +60,6 @@ async def measure(options: Namespace) -> Report:
     last = [-1, *sorted(place for place in places[LAST] if place < full)]
     report.add("started_while_full", full)
     report.add("of_the_last", len(last) - 1)
-    report.add("most_between_two_of_the_last", max(b - a for a, b in itertools.pairwise(last)), at_most=BEHIND)
+    report.add("starts_for_one_of_the_last", full / (len(last) - 1), at_most=BEHIND)
+    report.add("most_between_two_of_the_last", max(b - a for a, b in itertools.pairwise(last)))
     return report
