@@ -9,7 +9,8 @@ import math
 import numbers
 import operator
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -171,6 +172,10 @@ class Recording:
     """Its journal."""
     origins: str = ""
     """Of a fork: whose journal it has, up to which stamps; lines of a stamp, an incarnation and an id."""
+    priority: int = PRIORITY
+    """From 1, which comes first, to 5."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names and values by which people find it."""
 
 
 class StartTimer(msgspec.Struct, frozen=True):

@@ -166,6 +166,8 @@ def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
         unseen=record.unseen,
         entries=tuple(loaded.entries.values()),
         origins=record.origins,
+        priority=priority_of(record.queue),
+        labels=read_labels(record.labels),
     )
 
 

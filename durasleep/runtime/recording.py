@@ -11,12 +11,13 @@ from typing import Any, cast
 from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
 from durasleep.errors import UsageError
-from durasleep.model import Entry, Kind, Number, PromiseId, Recording, State, root_of
+from durasleep.model import PRIORITY, Entry, Kind, Number, PromiseId, Recording, State, root_of
 from durasleep.runtime.activation import Activation, version_of
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.outcome import CanceledOutcome, Continued, Halted, Rejected, Resolved, WorkflowOutcome
 from durasleep.settings import Settings
+from durasleep.traits import check_labels
 
 _FORMAT = 1
 
@@ -81,6 +82,8 @@ def _info(recording: Recording, definition: WorkflowDefinition) -> ExecutionInfo
         begun_ms=recording.begun_ms,
         version=definition.version,
         origins=recording.origins,
+        priority=recording.priority,
+        labels=recording.labels,
     )
 
 
@@ -139,6 +142,8 @@ def dumps(recording: Recording) -> str:
             "begun_ms": recording.begun_ms,
             "base": recording.base,
             "origins": recording.origins,
+            "priority": recording.priority,
+            "labels": dict(recording.labels),
             "args": _to_text(recording.args),
             "value": _to_text(recording.value),
             "unseen": sorted(recording.unseen),
@@ -163,6 +168,8 @@ def loads(line: str) -> Recording:
             begun_ms=int(document["begun_ms"]),
             base=int(document["base"]),
             origins=str(document.get("origins", "")),
+            priority=int(document.get("priority", PRIORITY)),
+            labels=check_labels(document.get("labels", {})),
             args=_from_text(document["args"]),
             value=_from_text(document["value"]),
             unseen=frozenset(str(number) for number in document["unseen"]),

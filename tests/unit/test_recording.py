@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from durasleep.errors import UsageError
@@ -44,6 +45,9 @@ async def saying_more(ctx: Context, cents: int) -> str:
 async def failing(ctx: Context, cents: int) -> str:
     await paying(ctx, cents)
     raise ValueError(f"{cents} too much")
+
+
+TRAITS: dict[str, Any] = {"priority": 1, "labels": {"plan": "pro"}}
 
 
 def recorded(world: World) -> Recording:
@@ -100,6 +104,21 @@ def test_the_code_it_was_recorded_with_goes_the_same_way() -> None:
     assert "in paying" in verdict.text
     assert checked(finished(), paying) == Verdict("order-1", "paying", True, "resolved: 'paid 250 yes'")
     assert checked(finished(failing), failing).text == "rejected: ValueError: 250 too much"
+
+
+async def by_plan(ctx: Context, cents: int) -> None:
+    if ctx.info.labels["plan"] == "pro" and ctx.info.priority == 1:
+        await ctx.sleep(1)
+    await ctx.promise(name=ctx.info.labels["plan"])
+
+
+def test_the_code_sees_the_labels_and_the_priority_it_had() -> None:
+    world = World(by_plan, 250)
+    world.info = msgspec.structs.replace(world.info, **TRAITS)
+    world.activate()
+    seen = replace(recorded(world), **TRAITS)
+    assert checked(seen, by_plan).ok
+    assert not checked(replace(seen, labels={"plan": "free"}), by_plan).ok
 
 
 def test_other_code_is_told_where_it_leaves_the_way() -> None:
@@ -161,7 +180,12 @@ def test_no_step_is_run() -> None:
 
 
 def test_a_line_of_a_file_is_the_recording_again() -> None:
-    for one in (suspended(), finished(), replace(suspended(), unseen=frozenset({"2", "1.1"}), base=7)):
+    for one in (
+        suspended(),
+        finished(),
+        replace(suspended(), unseen=frozenset({"2", "1.1"}), base=7),
+        replace(suspended(), **TRAITS),
+    ):
         line = recording.dumps(one)
         assert "\n" not in line
         assert recording.loads(line) == one
@@ -177,6 +201,8 @@ def test_a_line_of_a_file_is_the_recording_again() -> None:
         {"args": "no base64"},
         {"id": 7},
         {"value": None},
+        {"labels": {"A": "1"}},
+        {"labels": "team"},
     ],
 )
 def test_what_is_no_recording_is_refused(wrong: dict[str, Any]) -> None:
