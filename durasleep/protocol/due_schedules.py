@@ -177,11 +177,11 @@ def backfill(schedule: Schedule, first_ms: int, until_ms: int, now_ms: int) -> t
 
     If its executions do not overlap, they wait for one another.
     """
-    if until_ms > now_ms:
-        raise UsageError(f"schedule {schedule.name}: a backfill is for times that have passed, and its end has not")
     spec, most = schedule.spec, QUEUED_MAX if schedule.is_exclusive else CATCH_UP_MAX
     ticks: list[int] = []
     for tick in spec.ticks(first_ms, until_ms):
+        if tick > now_ms:
+            raise UsageError(f"schedule {schedule.name}: a backfill is for times that have passed: end it before now")
         if len(ticks) == most:
             raise UsageError(f"schedule {schedule.name} has more than {most} times in there: backfill a shorter time")
         ticks.append(tick)

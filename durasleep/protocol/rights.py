@@ -51,6 +51,7 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("ZCARD", "{key}"),
     ("ZRANGE", "{key}", "0", "0"),
     ("ZRANGEBYSCORE", "{key}", "0", "1"),
+    ("ZRANK", "{key}", "member"),
     ("ZSCAN", "{key}", "0"),
     ("GET", "{key}"),
     ("SET", "{key}", "v"),
