@@ -360,14 +360,8 @@ class Gates(Records):
 
     def open_key(self, name: str, key: str) -> None:
         """A key that waited for its rate, or that has more to do than one script may."""
-        gate = self.limits[name]
         self.unset_timer(f"{name}/{key}~gate")
-        if gate.numbers.total is None:
-            self.release_of_key(name, key)
-            return
-        if key in gate.parked:
-            self._set_waiting(gate, key, may_go=self.has_room(gate, key))
-        self._release_in_turn(name)
+        self.release(name, key)
 
     def open_all(self, name: str) -> None:
         """After a change of the limit, or if there is more to do than one script may."""

@@ -35,6 +35,12 @@ local function check_limit(name)
   return key
 end
 
+local function existing_limit(name)
+  local key = check_limit(name)
+  if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
+  return key
+end
+
 local function write_fields(key, fields)
   for name, value in pairs(fields) do
     if value == '' then
@@ -76,8 +82,7 @@ function actions.limit(name, fields)
 end
 
 function actions.set(name, _, first, last)
-  local key = check_limit(name)
-  if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
+  local key = existing_limit(name)
   write_fields(key, changes_in(first, last))
   redis.call('HSET', key, L.by_hand, '1')
   gates().look_again(name)
@@ -85,24 +90,21 @@ function actions.set(name, _, first, last)
 end
 
 function actions.pause(name)
-  local key = check_limit(name)
-  if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
+  local key = existing_limit(name)
   if redis.call('HEXISTS', key, L.paused) == 1 then return 'same' end
   redis.call('HSET', key, L.paused, now_text)
   return 'kept'
 end
 
 function actions.resume(name)
-  local key = check_limit(name)
-  if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
+  local key = existing_limit(name)
   if redis.call('HDEL', key, L.paused) == 0 then return 'same' end
   gates().look_again(name)
   return 'kept'
 end
 
 function actions.reset(name)
-  local key = check_limit(name)
-  if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
+  local key = existing_limit(name)
   for _, field in ipairs(redis.call('HKEYS', key)) do
     if string.sub(field, 1, 2) == 'w:' then redis.call('HDEL', key, field) end
   end
@@ -114,8 +116,7 @@ function actions.reset(name)
 end
 
 function actions.delete(name)
-  local key = check_limit(name)
-  if redis.call('EXISTS', key) == 0 then error('NOT_FOUND there is no limit ' .. name, 0) end
+  local key = existing_limit(name)
   local count = redis.call('HLEN', key .. ':held') + gates().counter(gates().gate_of(name), V.parked)
   if count > 0 then error('NOT_ALLOWED limit ' .. name .. ' is in use: ' .. count .. ' executions hold or wait', 0) end
   local functions = near(NEAR.functions)

@@ -365,9 +365,7 @@ function gates()
   local function open_key(name, key)
     local gate = gate_of(name)
     unset_key_timer(gate, key)
-    if not gate.total then return release_of_key(gate, key) end
-    if redis.call('EXISTS', parked_of(gate, key)) == 1 then set_waiting(gate, key, has_room_for_key(gate, key)) end
-    release_in_turn(gate)
+    release(gate, key)
   end
 
   -- After a change of the limit, or if there is more to do than one script may: some keys at a time.
