@@ -12,9 +12,9 @@ The layers; each imports only those below it:
                             reached
     protocol                the commands for Redis, and the meaning of the answers; the Lua scripts
     declared                what is declared of a function for all its executions
-    codec | settings | devserver | humanize | cron | traits | limit | batch
+    codec | settings | devserver | humanize | cron | traits | limit | batch | channel
                             values as bytes; every bound and its reason; an embedded server; what people read;
-                            what a call says of itself; how many run at a time
+                            what a call says of itself; how many run at a time; what a message is
     tracebacks | model      the place in user code of an error; the words of the design as types
     errors                  one tree
     deprecation             names that have changed
@@ -27,19 +27,25 @@ __version__ = "0.1.0"
 __all__ = [
     "Batch",
     "Canceled",
+    "Channel",
     "ClientClosed",
     "Codec",
     "Context",
     "Current",
+    "Delivery",
     "Description",
     "Disposition",
     "Durasleep",
     "DurasleepError",
+    "Ended",
     "ExecutionError",
     "Handle",
     "InvalidId",
     "Limit",
     "LimitFull",
+    "MailboxFull",
+    "Message",
+    "Messages",
     "Mismatch",
     "NotAllowed",
     "NotFound",
@@ -58,12 +64,15 @@ __all__ = [
     "ThreadsLost",
     "TimedOut",
     "UsageError",
+    "View",
     "WaitTimeout",
     "Winner",
     "Worker",
     "__version__",
     "checkpoint",
     "current",
+    "progress",
+    "publish",
 ]
 
 # A name is imported when it is first used. Importing all of it at once takes longer than redis-py itself, and a command
@@ -71,6 +80,7 @@ __all__ = [
 if TYPE_CHECKING:
     from durasleep.app import Durasleep
     from durasleep.batch import Batch
+    from durasleep.channel import Channel
     from durasleep.client.client import Handle
     from durasleep.client.schedule_options import ScheduleOptions
     from durasleep.codec import Codec
@@ -78,9 +88,11 @@ if TYPE_CHECKING:
         Canceled,
         ClientClosed,
         DurasleepError,
+        Ended,
         ExecutionError,
         InvalidId,
         LimitFull,
+        MailboxFull,
         Mismatch,
         NotAllowed,
         NotFound,
@@ -95,11 +107,13 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from durasleep.limit import Limit
-    from durasleep.model import Disposition, State, Target
+    from durasleep.model import Delivery, Disposition, State, Target
     from durasleep.query.describe import Description
     from durasleep.query.schedules import ScheduleDescription
+    from durasleep.query.view import View
+    from durasleep.runtime.channels import Message, Messages
     from durasleep.runtime.context import Context, Winner
-    from durasleep.runtime.current import Current, checkpoint, current
+    from durasleep.runtime.current import Current, checkpoint, current, progress, publish
     from durasleep.runtime.retry import Retry, RetryAfter
     from durasleep.settings import Settings
     from durasleep.worker.worker import Worker
@@ -109,6 +123,7 @@ else:
     _NAMES = {
         "durasleep.app": ("Durasleep",),
         "durasleep.batch": ("Batch",),
+        "durasleep.channel": ("Channel",),
         "durasleep.client.client": ("Handle",),
         "durasleep.client.schedule_options": ("ScheduleOptions",),
         "durasleep.codec": ("Codec",),
@@ -116,9 +131,11 @@ else:
             "Canceled",
             "ClientClosed",
             "DurasleepError",
+            "Ended",
             "ExecutionError",
             "InvalidId",
             "LimitFull",
+            "MailboxFull",
             "Mismatch",
             "NotAllowed",
             "NotFound",
@@ -133,11 +150,13 @@ else:
             "WaitTimeout",
         ),
         "durasleep.limit": ("Limit",),
-        "durasleep.model": ("Disposition", "State", "Target"),
+        "durasleep.model": ("Delivery", "Disposition", "State", "Target"),
         "durasleep.query.describe": ("Description",),
         "durasleep.query.schedules": ("ScheduleDescription",),
+        "durasleep.query.view": ("View",),
+        "durasleep.runtime.channels": ("Message", "Messages"),
         "durasleep.runtime.context": ("Context", "Winner"),
-        "durasleep.runtime.current": ("Current", "checkpoint", "current"),
+        "durasleep.runtime.current": ("Current", "checkpoint", "current", "progress", "publish"),
         "durasleep.runtime.retry": ("Retry", "RetryAfter"),
         "durasleep.settings": ("Settings",),
         "durasleep.worker.worker": ("Worker",),

@@ -11,6 +11,8 @@ DurasleepError
 │   └── OtherFunction                    the id is in use by another function
 ├── NotFound                             no promise under this id
 ├── NotAllowed                           the state of the promise does not permit this
+├── Ended                                it has ended, and takes no messages any more
+├── MailboxFull                          too many unread messages: there is no room for another one
 ├── LimitFull                            the limit of its function has no room for another one to wait
 ├── StoreError                           a problem between durasleep and Redis
 │   ├── StoreUnavailable                 Redis cannot be reached, does not answer, or is full
@@ -86,6 +88,14 @@ class NotFound(DurasleepError):
 
 class NotAllowed(DurasleepError):
     """The state of the promise does not permit this; nothing was written."""
+
+
+class Ended(DurasleepError):
+    """The execution has ended, and takes no messages any more; nothing was written."""
+
+
+class MailboxFull(DurasleepError):
+    """The execution has too many unread messages; nothing was written. Send it again when it has read some."""
 
 
 class LimitFull(DurasleepError):
@@ -204,6 +214,8 @@ _BY_CODE: dict[str, type[DurasleepError]] = {
     "NOT_FOUND": NotFound,
     "NOGROUP": NotFound,  # of Redis: nobody has ever served this group
     "NOT_ALLOWED": NotAllowed,
+    "ENDED": Ended,
+    "MAILBOX_FULL": MailboxFull,
     "LIMIT_FULL": LimitFull,
     "OTHER_FUNCTION": OtherFunction,
     "FULL": StoreFull,

@@ -46,6 +46,13 @@ def describe_ms(ms: int) -> str:
     return " ".join(parts[:2])
 
 
+def describe_bytes(size: int) -> str:
+    """A size for people: ``512 bytes``, ``1.5 KiB``, ``2.0 MiB``."""
+    if size < 1024:
+        return f"{size} byte{'' if size == 1 else 's'}"
+    return f"{size / 1024:.1f} KiB" if size < 1 << 20 else f"{size / (1 << 20):.1f} MiB"
+
+
 def describe_until(due_ms: int, now_ms: int) -> str:
     """When something is due, in the local zone, and in how long: ``until 12:00:05.000 (5 s)``."""
     due = local(due_ms)

@@ -19,7 +19,7 @@ from typing import Any, NewType
 
 import msgspec
 
-from durasleep.errors import InvalidDuration, InvalidId, UsageError
+from durasleep.errors import CorruptData, InvalidDuration, InvalidId, UsageError
 
 PromiseId = NewType("PromiseId", str)
 """The id of anything awaitable: ``order-42``, ``order-42~3``, ``order-42~2.1``."""
@@ -42,6 +42,7 @@ _NOT_OF_GROUP = re.compile("[/!]")  # what follows the group in the name of a qu
 _LABEL_MAX = 255  # characters of a name that is only shown
 SHOWN_MAX = 100  # characters of a value in a message
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash tags
+RECEIVES_MAX = 256  # that wait in one execution
 CANCEL = Number("0")  # the journal entry of a cancel
 
 _MS = Fraction(1, 1000)
@@ -89,6 +90,9 @@ class Kind(StrEnum):
     DETACHED = "detached"
     PATCH = "patch"
     VERSION = "version"
+    RECEIVE = "receive"
+    SEND = "send"
+    SETTLE = "settle"
 
 
 MARKS = (Kind.PATCH, Kind.VERSION)
@@ -103,6 +107,28 @@ class Disposition(StrEnum):
     FINISHED = "finished"
     DROPPED = "dropped"
     DEBOUNCED = "debounced"
+
+
+class Delivery(StrEnum):
+    """What has become of a message."""
+
+    DELIVERED = "delivered"
+    """The execution waited for it."""
+    STORED = "stored"
+    """It is in the mailbox of the execution, until its code asks for it."""
+    DUPLICATE = "duplicate"
+    """Another call has sent a message with the same key: this one was not sent."""
+
+
+_DELIVERIES = {b"d": Delivery.DELIVERED, b"s": Delivery.STORED}
+
+
+def delivery_of(letter: bytes) -> Delivery:
+    """What the entry of a message says of it; CorruptData for anything else."""
+    try:
+        return _DELIVERIES[letter]
+    except KeyError:
+        raise CorruptData(f"{letter[:20]!r} does not say what has become of a message") from None
 
 
 class CommitAction(StrEnum):
@@ -250,6 +276,46 @@ class Transaction(msgspec.Struct, frozen=True):
     commands: tuple[tuple[bytes, ...], ...]
 
 
+class StartReceive(msgspec.Struct, frozen=True):
+    """Take the oldest unread message of this channel, or wait for the next one."""
+
+    number: Number
+    name: str
+    due: Due | None
+    """How long it waits at most."""
+
+
+class SendMessage(msgspec.Struct, frozen=True):
+    """A message for the mailbox of an execution. The entry settles in the same commit, if that is in this partition."""
+
+    number: Number
+    name: str
+    """The channel."""
+    target: PromiseId
+    payload: bytes
+
+
+class SettlePromise(msgspec.Struct, frozen=True):
+    """Settle a promise of anybody."""
+
+    number: Number
+    target: PromiseId
+    state: State
+    payload: bytes
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """All that the workflow publishes from now on, as one map; or what a step or task has published last. It is no
+    entry of the journal.
+    """
+
+    payload: bytes
+    step: str | None = None
+    """The number of the first attempt of a step, empty for a task; None for the workflow."""
+    number: Number = Number(f"{CANCEL}.0")
+    """No entry has it."""
+
+
 class Mark(msgspec.Struct, frozen=True):
     """A note in the journal about the code of this execution: a change that it knows, or the version it began with."""
 
@@ -258,7 +324,20 @@ class Mark(msgspec.Struct, frozen=True):
     name: str
 
 
-Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction | Mark | Checkpoint
+Op = (
+    StartTimer
+    | StartPromise
+    | StartChild
+    | StepResult
+    | CancelEntry
+    | Transaction
+    | Mark
+    | Checkpoint
+    | StartReceive
+    | SendMessage
+    | SettlePromise
+    | Publish
+)
 """One thing that an activation asks of its commit. Each has a number, so that repeating it changes nothing."""
 
 
@@ -340,6 +419,17 @@ def check_new_id(id: str) -> PromiseId:
     if "~" in id:
         raise InvalidId(f"id {id!r}: '~' is reserved for the promises a workflow makes")
     return check_id(id)
+
+
+def check_message_key(key: str) -> str:
+    """Return the idempotency key of a message, or raise InvalidId."""
+    if not isinstance(key, str) or not 1 <= len(key) <= _LABEL_MAX or _CONTROL.search(key):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidId(f"key {shown(key)}: use 1 to {_LABEL_MAX} characters, none of them a control character")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise InvalidId(f"key {shown(key)}: it is not valid Unicode") from None
+    return key
 
 
 def check_key_name(name: str) -> str:

@@ -29,16 +29,19 @@ from importlib.util import find_spec
 from typing import Any, Self, TypeVar
 
 from durasleep.app import Durasleep, pointed_at
-from durasleep.client.client import Handle, store_of, watch_waits
+from durasleep.channel import Channel
+from durasleep.client.client import Handle, Start, store_of, watch_waits
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import Mismatch, Stalled, UsageError
-from durasleep.model import Duration, Kind, Place, PromiseId, State, check_id, duration_ms
+from durasleep.model import Delivery, Duration, Kind, Place, PromiseId, State, check_id, duration_ms
 from durasleep.protocol import journal, membership, server, streams
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.timers import Fired
 from durasleep.query import status
 from durasleep.query.search import DueItem as DueItem  # noqa: PLC0414 - users import it from here
 from durasleep.query.status import PromiseStatus
+from durasleep.query.view import View
+from durasleep.query.waiting_on import Pending
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
 from durasleep.runtime.waits import Wait
@@ -122,6 +125,44 @@ class Env:
                 await self._check(deadline, fired, f"{handle.id} has not ended")
                 await self._move(fired, fired.next_due_ms)
 
+    async def send(
+        self,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        start: Start | None = None,
+    ) -> Delivery:
+        """Send a message to an execution, as ``app.send`` does; ``start`` begins the execution if there is none.
+
+        It is ``"delivered"`` only if the execution waits for it by now: ``run_until_idle`` lets it come so far. A
+        ``channel``, a ``value`` and a ``key`` are refused as there.
+        """
+        return await self.app.send(id, channel, value, key=key, start=start)
+
+    async def ask(
+        self,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any = None,
+        /,
+        *,
+        timeout: Duration = PATIENCE_S,
+        returns: Any = Any,
+        start: Start | None = None,
+    ) -> Any:
+        """Send a message to an execution, and wait for its answer, as ``app.ask`` does with these arguments.
+
+        The clock stands still meanwhile. It raises Stalled if the answer cannot come, and TimedOut if it does not come
+        within ``timeout`` of real time: seconds, a timedelta, or text such as ``"30s"``, by default 30 s.
+        """
+        try:
+            return await self.app.ask(id, channel, value, timeout=timeout, returns=returns, start=start)
+        except Stalled:
+            raise Stalled(await self._what_keeps(check_id(id))) from None
+
     async def _has_settled(self, id: PromiseId) -> bool:
         store = await store_of(self.app)
         return (await store.run(status.read(store.keys(id), id))).is_final
@@ -171,7 +212,7 @@ class Env:
 
     async def _what_keeps(self, id: PromiseId) -> str:
         description = await self.app.describe(id)
-        waits = ", ".join(f"{one.kind} {one.id} {one.name}".rstrip() for one in description.waiting_on)
+        waits = ", ".join(map(_awaited, description.waiting_on))
         inside = ", ".join(f"{one.caller} for {one.awaited}" for one in self._waits())
         reason = description.reason or (f"it waits for {waits}" if waits else "")
         if not reason and description.kind != Kind.EXECUTION:
@@ -268,6 +309,11 @@ class Env:
         """The next due items, soonest first; at most ``limit``."""
         await self.run_until_idle()
         return await self.app.timers(limit)
+
+    async def view(self, id: str) -> View:
+        """What an execution publishes, as soon as nothing runs any more; raises NotFound if there is none."""
+        await self.run_until_idle()
+        return await self.app.view(id)
 
     async def replay(self, id: str) -> Verdict:
         """Run today's code over the journal of an execution; Mismatch, with the difference, if it goes another way.
@@ -437,6 +483,33 @@ class SyncEnv:
         """As ``Env.run``."""
         return self.call(self._env.run, fn, *args, id=id, **kwargs)
 
+    def send(
+        self,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        start: Start | None = None,
+    ) -> Delivery:
+        """As ``Env.send``."""
+        return self.call(self._env.send, id, channel, value, key=key, start=start)
+
+    def ask(
+        self,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any = None,
+        /,
+        *,
+        timeout: Duration = PATIENCE_S,
+        returns: Any = Any,
+        start: Start | None = None,
+    ) -> Any:
+        """As ``Env.ask``."""
+        return self.call(self._env.ask, id, channel, value, timeout=timeout, returns=returns, start=start)
+
     def run_until_idle(self) -> datetime | None:
         """As ``Env.run_until_idle``."""
         return self.call(self._env.run_until_idle)
@@ -465,6 +538,10 @@ class SyncEnv:
     def timers(self, limit: int = TIMERS_MAX) -> list[DueItem]:
         """As ``Env.timers``."""
         return self.call(self._env.timers, limit)
+
+    def view(self, id: str) -> View:
+        """As ``Env.view``."""
+        return self.call(self._env.view, id)
 
     def replay(self, id: str) -> Verdict:
         """As ``Env.replay``."""
@@ -554,6 +631,16 @@ def _fake() -> AnyClient:
     import fakeredis
 
     return fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 4)))
+
+
+def _awaited(one: Pending) -> str:
+    match one.kind:
+        case Kind.RECEIVE:
+            return f"a message on channel {one.name!r}"
+        case Kind.SEND | Kind.SETTLE:
+            return one.text
+        case kind:
+            return f"{kind} {one.id} {one.name}".rstrip()
 
 
 def _ms(fired: Fired) -> int:

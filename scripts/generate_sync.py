@@ -34,6 +34,7 @@ NAMES = {
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
     "aclose": "close",
+    "anext": "next",
 }
 MODULES = {
     "durasleep.transport.store": "durasleep.transport.sync_store",
@@ -51,6 +52,7 @@ PROSE = {
     r"\bapp\.(?=[\w.]+\()": "client.",
     r"\bawait ": "",
     r"all event loops, in any thread:": "all threads and forked children:",
+    r"async for ": "for ",
     r"Close the connections of this event loop; its waits": "Close all connections; the waits of all threads",
 }
 """What docstrings of the sync client say instead."""

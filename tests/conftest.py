@@ -47,6 +47,7 @@ _OFTEN_SEVERAL = 4
 _ALSO_IN_SEVERAL = (
     "tests/cli/test_recipes.py",
     "tests/client/test_searching.py",
+    "tests/service/test_channels.py",
     "tests/service/test_fan_out.py",
     "tests/service/test_forking.py",
     "tests/service/test_fsck_beside_work.py",
@@ -54,6 +55,7 @@ _ALSO_IN_SEVERAL = (
     "tests/service/test_limits.py",
     "tests/service/test_indexes.py",
     "tests/service/test_pausing.py",
+    "tests/service/test_published.py",
     "tests/service/test_schedule_policies.py",
     "tests/service/test_schedules.py",
     "tests/service/test_workflows.py",

@@ -98,6 +98,18 @@ def _promise(all: Partition, name: str, key: Key) -> str:
     return "settled, its root is not pending, and it has no TTL"
 
 
+def _view(all: Partition, name: str, key: Key) -> str:
+    """What an execution publishes lives as long as that."""
+    owner = all.keys.get(("promise", name))
+    if owner is None:
+        return "published by nobody" if key.ttl_ms is None else ""
+    if "v" not in owner.fields.get(F["extras"], ""):
+        return "its execution does not refer to it"
+    if (owner.ttl_ms is None) != (key.ttl_ms is None):
+        return "its execution expires and it does not" if owner.ttl_ms is not None else "expires before its execution"
+    return ""
+
+
 def _timers(all: Partition, name: str, key: Key) -> str:
     return "; ".join(wrong for member in key.items if (wrong := _timer(all, member)))
 
@@ -112,6 +124,8 @@ def _timer(all: Partition, member: str) -> str:
         limit, _, limit_key = owner.partition("/")
         is_needed = what == "gates" or ("limit", f"{limit}:parked:{limit_key}") in all.keys
         return "" if is_needed and ("limit", limit) in all.keys else f"{member} opens no gate"
+    if what == "mail":
+        return "" if ("mail", owner) in all.keys else f"{member} has no mailbox"
     if what == "tell":
         return "" if all.is_untold(owner) or all.is_closing(owner) else f"{member} has nobody to tell"
     return "" if all.is_pending(owner) or all.is_closing(owner) else f"{member} has no pending owner"
@@ -135,6 +149,13 @@ def _known_promises(all: Partition, name: str, key: Key) -> str:
 def _waiters(all: Partition, name: str, key: Key) -> str:
     promise = all.keys.get(("promise", name))
     return "" if promise and promise.fields.get(F["waiters"]) == "+" else "nobody knows who waits here"
+
+
+def _mail(all: Partition, name: str, key: Key) -> str:
+    promise = all.keys.get(("promise", name))
+    if promise is None or not all.is_pending(name) or "m" not in promise.fields.get(F["extras"], ""):
+        return "" if f"{name}~mail" in all.items("timers") else _expiring(all, name, key)
+    return "" if key.ttl_ms is None else "a mailbox in use, but it expires"
 
 
 def _run(all: Partition, name: str, key: Key) -> str:
@@ -182,7 +203,9 @@ def _limit(all: Partition, name: str, key: Key) -> str:
 _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "promise": _promise,
     "waiters": _waiters,
+    "view": _view,
     "run": _run,
+    "mail": _mail,
     "timers": _timers,
     "queue": _queue,
     "inbox": _expiring,

@@ -18,6 +18,7 @@ from durasleep.cli.commands import (
     indexes,
     limits,
     listing,
+    messages,
     move,
     namespace,
     partitions,
@@ -25,6 +26,7 @@ from durasleep.cli.commands import (
     replay,
     rpc,
     schedule,
+    view,
     worker,
 )
 from durasleep.cli.output import console, json_values, streams
@@ -50,7 +52,10 @@ app = typer.Typer(
 app.command("worker")(worker.worker)
 app.command("dev")(worker.dev)
 app.command("rpc")(rpc.rpc)
+app.command("send")(messages.send)
+app.command("ask")(messages.ask)
 app.command("get")(rpc.get)
+app.command("view")(view.view)
 app.command("ls")(listing.ls)
 app.command("tree")(listing.tree)
 app.command("export")(replay.export)
@@ -132,7 +137,7 @@ def _print_usage_error(error: Any) -> int:
         return _EXIT_USAGE
     command = error.ctx.command_path if getattr(error, "ctx", None) else "durasleep"
     text = error.format_message().rstrip(".")
-    if type(error).__name__ == "NoSuchOption" and command.endswith(" rpc"):
-        text += "; an argument of FUNC that begins with a dash comes after --"
+    if type(error).__name__ == "NoSuchOption" and command.endswith((" rpc", " send", " ask")):
+        text += "; an argument that begins with a dash comes after --"
     console.error(f"{text}; see `{command} --help`.")
     return _EXIT_USAGE

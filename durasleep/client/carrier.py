@@ -136,6 +136,10 @@ class Carrier:
             read = Leaving(id, fields, page)
             if read.has_set:
                 read.waiters += await self._read_waiters(one)
+            if read.has_view:
+                read.view = await self._source.call(moving.read_view(keys, name))
+            if read.has_mail:
+                read.mail = await self._read_mail(one)
             read.check(self._target.keyspaces)
         except _LEFT_ALONE as error:
             self.report.left[name] = str(error)
@@ -149,6 +153,14 @@ class Carrier:
             found += members
             if cursor == b"0":
                 return found
+
+    async def _read_mail(self, one: Name) -> Fields:
+        cursor, found = b"0", dict[bytes, bytes]()
+        while True:
+            cursor, fields = await self._source.call(moving.read_mail(*one, cursor))
+            found.update(fields)
+            if cursor == b"0":
+                return [*found.items()]
 
     async def _missing(self, leaving: Sequence[Leaving]) -> set[str]:
         """What is awaited, will be in another partition, and does not exist."""
@@ -190,6 +202,11 @@ class Carrier:
             *parts, last = _parts_of(arriving.fields)
             for part in _in_parts(arriving.waiters, PART_VALUES):
                 await target.call(moving.add_waiters(keys, id, part))
+            if arriving.view:
+                await target.call(moving.add_view(keys, id, arriving.view))
+            for part in _parts_of(arriving.mail):
+                if part:
+                    await target.call(moving.add_mail(keys, id, part))
             for at, part in enumerate(parts):
                 await target.call(moving.fill(keys, id, part, is_first=at == 0))
             [adopted] = await target.ask([self._adopt(leaving, arriving, last, timers=[])])
@@ -215,7 +232,8 @@ class Carrier:
 
 def _is_small(arriving: Arriving) -> bool:
     """Whether one call can write it."""
-    few = len(arriving.fields) + len(arriving.timers) <= PART_VALUES and not arriving.waiters
+    few = len(arriving.fields) + len(arriving.timers) <= PART_VALUES
+    few = few and not (arriving.waiters or arriving.view or arriving.mail)
     return few and sum([len(name) + len(value) for name, value in arriving.fields]) <= PART_BYTES
 
 

@@ -9,11 +9,12 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Self, TypeVar, Unpack, overload
 
 from durasleep import query
+from durasleep.channel import Channel, channel_of
 from durasleep.client import requests
 from durasleep.client.inbox import Inbox, InboxStream, Subscription
 from durasleep.client.indexes import Indexes
@@ -23,8 +24,19 @@ from durasleep.client.waiting import Waiter, WaitWrapper
 from durasleep.codec import Codec
 from durasleep.declared import NOTHING_DECLARED, Declared
 from durasleep.deprecation import warn_renamed
-from durasleep.errors import DurasleepError, LimitFull, NamespaceMissing, NotFound, UsageError
+from durasleep.errors import (
+    DurasleepError,
+    Ended,
+    LimitFull,
+    NamespaceMissing,
+    NotAllowed,
+    NotFound,
+    TimedOut,
+    UsageError,
+    WaitTimeout,
+)
 from durasleep.model import (
+    Delivery,
     Disposition,
     Duration,
     PromiseId,
@@ -33,29 +45,40 @@ from durasleep.model import (
     check_by,
     check_id,
     check_key_name,
+    check_message_key,
     check_name,
+    due_in,
     owner_of,
+    seconds_of,
 )
 from durasleep.protocol import audit, server, streams
+from durasleep.protocol import view as views
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.partitions import short_tag
 from durasleep.protocol.promises import Controlled, Created
 from durasleep.protocol.slots import Location
+from durasleep.protocol.versions import CHANNELS, FLOW
 from durasleep.query import control, declaring, describe, result
 from durasleep.query.describe import Description
 from durasleep.query.status import PromiseStatus
+from durasleep.query.view import View, view_of
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
 from durasleep.settings import Settings
 from durasleep.transport.store import Store
 
 if TYPE_CHECKING:
     from durasleep.client.schedules import Schedules
+    from durasleep.protocol.channels import Sent
     from durasleep.runtime.context import AsyncTask, Workflow
 
 T = TypeVar("T")
+R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
 
+Start = tuple[Callable[..., Any] | str, *tuple[Any, ...]]
+"""A function, or its name, and its arguments: how an execution begins that is sent a message first."""
 
 _NO_OPTIONS = CallOptions()
 
@@ -261,8 +284,8 @@ class Promises:
         return by_us
 
 
-class _Starts:
-    """``start``, which is the same with options and without."""
+class _Verbs:
+    """The verbs that are the same with options and without."""
 
     __slots__ = ()
 
@@ -289,11 +312,141 @@ class _Starts:
         """
         return await self._start(fn, args, kwargs)
 
+    @overload
+    async def send(
+        self, id: str, channel: Channel[T], value: T, /, *, key: str | None = None, start: Start | None = None
+    ) -> Delivery: ...
+
+    @overload
+    async def send(
+        self, id: str, channel: str, value: Any = None, /, *, key: str | None = None, start: Start | None = None
+    ) -> Delivery: ...
+
+    async def send(
+        self,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        start: Start | None = None,
+    ) -> Delivery:
+        """Send a message to an execution, whose code gets it by ``ctx.receive`` or ``ctx.messages``::
+
+            await app.send("order-42", "payment", Payment(4200), key="invoice-9")
+
+        The answer says what became of it: ``"delivered"`` if the execution waited for it, ``"stored"`` if it is in its
+        mailbox, and ``"duplicate"`` if another call had sent a message with this ``key`` to this channel. The mailbox
+        remembers the last 1,000 keys while the execution lives. ``channel`` is a name, or a ``Channel``, which also
+        checks the value.
+
+        ``start`` is a function, or its name, and its arguments: it begins the execution if there is none, in the same
+        script, so that nobody can be first: ``start=(checkout, cart)``. Options of this begin are given by ``options``.
+
+        Raises NotFound if there is no such execution, Ended if it has ended, and MailboxFull if it has 1,000 unread
+        messages, or 1 MiB of them: nothing is written then. Raises UsageError for a value that cannot be sent or does
+        not fit its channel, NotAllowed for anything but an execution, and while workers of an older version are left;
+        for ``start`` as ``rpc`` does.
+        """
+        return await self._send(id, channel, value, key, start)
+
+    @overload
+    async def ask(
+        self,
+        id: str,
+        channel: Channel[T],
+        value: T,
+        /,
+        *,
+        timeout: Duration,
+        returns: type[R],
+        start: Start | None = None,
+    ) -> R: ...
+
+    @overload
+    async def ask(
+        self,
+        id: str,
+        channel: str,
+        value: Any = None,
+        /,
+        *,
+        timeout: Duration,
+        returns: type[R],
+        start: Start | None = None,
+    ) -> R: ...
+
+    @overload
+    async def ask(
+        self,
+        id: str,
+        channel: Channel[T],
+        value: T,
+        /,
+        *,
+        timeout: Duration,
+        returns: Any = Any,
+        start: Start | None = None,
+    ) -> Any: ...
+
+    @overload
+    async def ask(
+        self,
+        id: str,
+        channel: str,
+        value: Any = None,
+        /,
+        *,
+        timeout: Duration,
+        returns: Any = Any,
+        start: Start | None = None,
+    ) -> Any: ...
+
+    async def ask(
+        self,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any = None,
+        /,
+        *,
+        timeout: Duration,
+        returns: Any = Any,
+        start: Start | None = None,
+    ) -> Any:
+        """Send a message to an execution, and wait for its answer, which is the code's ``message.reply``::
+
+            price = await app.ask("order-42", "quote", {"item": 7}, timeout="30s", returns=Price)
+
+        ``returns`` shapes the answer; by default it is plain data. ``channel``, ``value`` and ``start`` are as for
+        ``send``. ``timeout`` is seconds, a timedelta, or text such as ``"30s"``. After it TimedOut is raised; the
+        message stays, and its answer is heard by nobody. Raises Ended as soon as the execution ends without an answer,
+        and the error that the code answers with. If nothing was sent, it raises as ``send`` does. What becomes of a
+        message after TimedOut is not known: a key in its value tells the code of a second call that it is the same.
+        """
+        return await self._ask(id, channel, value, timeout, returns, start)
+
     async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
         raise NotImplementedError
 
+    async def _send(
+        self, id: str, channel: Channel[Any] | str, value: Any, key: str | None, start: Start | None
+    ) -> Delivery:
+        raise NotImplementedError
 
-class Caller(_Starts):
+    async def _ask(
+        self,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any,
+        timeout: Duration,
+        returns: Any,
+        start: Start | None,
+    ) -> Any:
+        raise NotImplementedError
+
+
+class Caller(_Verbs):
     """The verbs with options, as ``app.options(...)`` gives them. It may be kept and used again.
 
     All arguments after the function are the function's own, whatever their names are.
@@ -348,6 +501,36 @@ class Caller(_Starts):
     async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
         return await self._client._rpc(None, fn, args, kwargs, self._options)
 
+    async def _send(
+        self, id: str, channel: Channel[Any] | str, value: Any, key: str | None, start: Start | None
+    ) -> Delivery:
+        return await self._client._send_with(self._options, id, channel, value, key, start)
+
+    async def _ask(
+        self,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any,
+        timeout: Duration,
+        returns: Any,
+        start: Start | None,
+    ) -> Any:
+        return await self._client._ask_with(self._options, id, channel, value, timeout, returns, start)
+
+
+class _Called(NamedTuple):
+    """A function that is to be called, with its arguments."""
+
+    name: str
+    declared: Declared
+    payload: bytes
+    key: str
+    """That of its arguments, for its limit."""
+
+
+def _unanswered(id: str, timeout: Duration) -> str:
+    return f"{id} has not answered within {seconds_of(timeout):g} s; it has the message"
+
 
 def _absent(where: Sequence[Location]) -> set[int]:
     """The partitions that cannot be asked now."""
@@ -374,7 +557,7 @@ async def ending_of(client: Client, id: PromiseId, timeout: Duration | None = No
     return await client._waiter.ending(id, timeout)
 
 
-class Client(_Starts):
+class Client(_Verbs):
     """Starts, awaits and controls executions in one namespace. It connects at the first call.
 
     One client serves all event loops, in any thread: each has a connection of its own, made at its first call.
@@ -588,6 +771,22 @@ class Client(_Starts):
     async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
         return await self._rpc(None, fn, args, kwargs, _NO_OPTIONS)
 
+    async def _send(
+        self, id: str, channel: Channel[Any] | str, value: Any, key: str | None, start: Start | None
+    ) -> Delivery:
+        return await self._send_with(_NO_OPTIONS, id, channel, value, key, start)
+
+    async def _ask(
+        self,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any,
+        timeout: Duration,
+        returns: Any,
+        start: Start | None,
+    ) -> Any:
+        return await self._ask_with(_NO_OPTIONS, id, channel, value, timeout, returns, start)
+
     async def _rpc(
         self,
         id: str | None,
@@ -596,21 +795,13 @@ class Client(_Starts):
         kwargs: dict[str, Any],
         options: CallOptions,
     ) -> Handle[Any]:
-        definition = self.registry.called(fn)
-        name = name_of(fn) if definition is None else definition.name
-        payload = self.codec.encode_args(args, kwargs, name, called_by(definition or fn))
-        if definition is not None:
-            definition.check(args, kwargs)
-            definition.declared.check_key(name, options.key)
-        declared = NOTHING_DECLARED if definition is None else definition.declared
-        key = "" if options.key else declared.key_of(name, args, kwargs)
+        called = self._called(fn, args, kwargs, options)
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         await store.open()
         if id is None:
-            id = requests.new_id(options.key or key if len(store.keyspaces) > 1 else "")
-        await self._prepare(store, name, declared, options)
+            id = requests.new_id(options.key or called.key if len(store.keyspaces) > 1 else "")
         listening = self._listening(store) if options.pipeline is None else _deaf
-        call = self._maker(store, name, options, listening, declared)(id, payload, self._new_key(), key)
+        call = await self._beginning(store, id, called, options, listening)
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
         if options.pipeline is not None:
             requests.check_unconfirmed(options.min_replicas, options.fsync)
@@ -620,6 +811,113 @@ class Client(_Starts):
         [handle] = self._handles([PromiseId(id)], type_hint, store, listening)
         handle._begin(await store.call(call))
         return handle
+
+    def _called(
+        self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> _Called:
+        """A function with its arguments, checked; UsageError for what cannot be sent or does not fit it."""
+        definition = self.registry.called(fn)
+        name = name_of(fn) if definition is None else definition.name
+        payload = self.codec.encode_args(args, kwargs, name, called_by(definition or fn))
+        if definition is not None:
+            definition.check(args, kwargs)
+            definition.declared.check_key(name, options.key)
+        declared = NOTHING_DECLARED if definition is None else definition.declared
+        return _Called(name, declared, payload, "" if options.key else declared.key_of(name, args, kwargs))
+
+    async def _beginning(
+        self,
+        store: Store,
+        id: str,
+        called: _Called,
+        options: CallOptions,
+        listening: Callable[[Keyspace], InboxStream | None],
+    ) -> BatchItem[Created]:
+        """The call that begins an execution, or attaches to it; everything that must be before it has been done."""
+        await self._prepare(store, called.name, called.declared, options)
+        make = self._maker(store, called.name, options, listening, called.declared)
+        return make(id, called.payload, self._new_key(), called.key)
+
+    async def _send_with(
+        self,
+        options: CallOptions,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any,
+        key: str | None,
+        start: Start | None,
+    ) -> Delivery:
+        if key is not None:
+            check_message_key(key)
+        store, make = await self._message(options, id, channel, value, start)
+        sent = await store.call(make(key=key))
+        await self._note(store.keys(id), "send", id, word=f"{sent.delivery} {channel_of(channel)[0]}")
+        return sent.delivery
+
+    async def _ask_with(
+        self,
+        options: CallOptions,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any,
+        timeout: Duration,
+        returns: Any,
+        start: Start | None,
+    ) -> Any:
+        due = due_in(timeout, "timeout")
+        store, make = await self._message(options, id, channel, value, start)
+        keys = store.keys(id)
+        reply_id = PromiseId(requests.new_id(short_tag(keys.partition, keys.partitions)))
+        awaited = (reply_id, check_id(id))
+        stream = self._listening(store)(keys)
+        subscriptions = [] if stream is None else [stream.subscribe(one) for one in awaited]
+        try:
+            sent = await store.call(make(reply=reply_id, due=due, inbox=self._waiter.inbox.name))
+            await self._note(keys, "ask", id, word=f"{sent.delivery} {channel_of(channel)[0]}")
+            with self._waiter.inbox.urgent:
+                answer = await self._answer(awaited, timeout, subscriptions)
+        finally:
+            for one in subscriptions:
+                one.forget()
+        return result.result_of(answer, self.codec, returns)
+
+    async def _answer(
+        self, awaited: tuple[PromiseId, PromiseId], timeout: Duration, subscriptions: Sequence[Subscription]
+    ) -> PromiseStatus:
+        """How the promise of an answer has settled, the first of two; the other one is the execution that was asked."""
+        reply_id, id = awaited
+        try:
+            ending = await self._waiter.first(awaited, timeout, subscriptions)
+            how = f": {ending.state}"
+        except WaitTimeout:
+            raise TimedOut(_unanswered(id, timeout)) from None
+        except NotFound:  # one of them: an execution that has ended is not kept for ever
+            ending, how = None, ""
+        if ending is None or ending.id != reply_id:
+            ending = await self._waiter.status(reply_id)  # its answer may have been its last deed
+            if not ending.is_final:
+                raise Ended(f"{id} has ended without an answer{how}")
+        if ending.state is State.TIMEDOUT:
+            raise TimedOut(_unanswered(id, timeout))
+        return ending
+
+    async def _message(
+        self, options: CallOptions, id: str, channel: Channel[Any] | str, value: Any, start: Start | None
+    ) -> tuple[Store, Callable[..., BatchItem[Sent]]]:
+        """The store, and what makes the call that sends a message; everything that must be before it has been done."""
+        from durasleep.codec.messages import encode_message
+        from durasleep.protocol import channels
+
+        to = check_id(id)
+        name, type_hint = channel_of(channel)
+        requests.check_sending(options, start)
+        payload = encode_message(self.codec, name, type_hint, value)
+        called = None if start is None else self._called(start[0], start[1:], {}, options)
+        await self._require(await self._opened(), CHANNELS)
+        store = self._waiter.store.confirming(options.min_replicas, options.fsync)
+        await store.open()
+        begin = None if called is None else await self._beginning(store, id, called, options, _deaf)
+        return store, partial(channels.send, store.keys(id), to, name, payload, channels.new_call(), start=begin)
 
     async def _rpc_many(
         self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], options: CallOptions
@@ -653,18 +951,18 @@ class Client(_Starts):
             handles += begun
         return handles
 
-    async def _require_flow(self, store: Store) -> None:
+    async def _require(self, store: Store, feature: str) -> None:
         """From now on the namespace has what older versions do not know; NotAllowed while a worker of one is alive."""
-        if not store.partitions.has_flow:
-            await store.run(declaring.require_flow(store.keyspaces))
-            store.partitions.has_flow = True
+        if feature not in store.partitions.features:
+            await store.run(declaring.require(store.keyspaces, feature))
+            store.partitions.features.add(feature)
 
     async def _prepare(self, store: Store, name: str, declared: Declared, options: CallOptions) -> None:
         """Before the first call that older versions would not understand: they must be gone, and what is declared of
         this function is kept.
         """
         if options.has_traits or declared is not NOTHING_DECLARED:
-            await self._require_flow(store)
+            await self._require(store, FLOW)
         if declared is not NOTHING_DECLARED and self._kept.get(name) is not declared:
             await store.run(declaring.declare(store.keyspaces, {name: declared}))
             self._kept[name] = declared
@@ -863,6 +1161,48 @@ class Client(_Starts):
         """Everything there is to see of a promise; raises NotFound if there is none."""
         store = await self._opened()
         return await store.run(describe.describe(store.keys, check_id(id), self.codec))
+
+    async def view(self, id: str) -> View:
+        """What an execution publishes, and how far it has come, without running any code::
+
+            view = await app.view("order-42")
+            print(view.status, view.progress)
+
+        It is one short call, also after the end, as long as the execution is kept. Raises NotFound if there is no such
+        execution.
+        """
+        store = await self._opened()
+        found = await store.call(views.read_view(store.keys(id), check_id(id)))
+        return view_of(PromiseId(id), found, self.codec)
+
+    async def watch(self, id: str, *, timeout: Duration | None = None) -> AsyncGenerator[View]:
+        """What an execution publishes, now and after each change; the last one is that at its end::
+
+            async for view in app.watch("order-42"):
+                print(view.status, view.progress)
+
+        Changes that come faster than they are read are left out: it gives the latest, not each. ``timeout`` is seconds,
+        a timedelta, or text such as ``"30s"``: after it WaitTimeout is raised, and the execution goes on. By default
+        the watch has no end. Any number of watches is possible; beyond 256 clients for one execution, they see a change
+        some seconds later. Raises NotFound if there is no such execution, and ClientClosed if the client is closed
+        meanwhile.
+        """
+        store = await self._opened()
+        with suppress(NotAllowed):  # as long as workers of an older version are left, it is read again and again
+            await self._require(store, CHANNELS)
+        by_inbox = CHANNELS in store.partitions.features
+        watching = self._waiter.watching(check_id(id), timeout, by_inbox=by_inbox)
+        last: View | None = None
+        try:
+            while last is None or not last.has_ended:
+                view = view_of(PromiseId(id), await watching.read(), self.codec)
+                if view != last:
+                    yield view
+                last = view
+                if not view.has_ended:
+                    await watching.changed()
+        finally:
+            watching.stop()
 
     async def export(self, id: str) -> Recording:
         """An execution with its journal, for a file or a replay; raises NotFound if there is none."""

@@ -218,6 +218,8 @@ class InboxStream:
         self._last: bytes | None = None
         self._portion = Portion(READ_MAX)
         self._waiting: dict[str, Subscription] = {}
+        self._watches: dict[str, set[asyncio.Event]] = {}
+        """Set when what an execution publishes has changed, or may have, by its id."""
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
         self._may_have_missed = False
@@ -263,6 +265,20 @@ class InboxStream:
         self._begin()
         return subscription
 
+    def watch(self, id: PromiseId, changed: asyncio.Event) -> None:
+        """Set ``changed`` whenever the inbox is notified that what this execution publishes has changed."""
+        self.inbox.check_open()
+        self._watches.setdefault(id, set()).add(changed)
+        self._begin()
+
+    def unwatch(self, id: PromiseId, changed: asyncio.Event) -> bool:
+        """Do not set it any more; returns whether that was the last one for this execution."""
+        watches = self._watches.get(id, set())
+        watches.discard(changed)
+        if not watches:
+            self._watches.pop(id, None)
+        return not watches
+
     def _begin(self, *, stays: bool = False) -> None:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(stays), name="durasleep-inbox")
@@ -292,6 +308,8 @@ class InboxStream:
                 subscription.fail(error)
                 subscription = subscription.before
         self._waiting.clear()
+        for id in self._watches:
+            self._note_change(id)
         if self._link is not None:
             await self._link.close()
 
@@ -309,9 +327,15 @@ class InboxStream:
                 subscription.is_missed = True
                 subscription = subscription.before
             self._notify(latest.id, None)
+        for id in self._watches:
+            self._note_change(id)
+
+    def _note_change(self, id: str) -> None:
+        for changed in self._watches.get(id, ()):
+            changed.set()
 
     async def _run(self, heard: bool) -> None:
-        while self._waiting or heard:  # after a result the caller often waits for the next: stay ready
+        while self._waiting or self._watches or heard:  # after a result the caller often waits for the next: stay ready
             try:
                 heard = await self._once()
                 if heard and (pause_s := self.inbox.leisure_s):
@@ -400,6 +424,8 @@ class InboxStream:
         if fields[::2] != _ENDING * (len(fields) // width):
             for id, ending in statuses_in(fields):
                 self._notify(id, ending)
+            for id in changes_in(fields):
+                self._note_change(id)
             return
         for raw_id, code, value in zip(fields[1::width], fields[5::width], fields[7::width], strict=True):
             subscription = self._waiting.get(raw_id.decode(errors="replace"))
@@ -420,6 +446,11 @@ def statuses_in(fields: list[bytes]) -> Iterator[tuple[str, PromiseStatus | None
             value = None
         if id:
             yield id, PromiseStatus(PromiseId(id), state, value) if state and value is not None else None
+
+
+def changes_in(fields: list[bytes]) -> list[str]:
+    """The ids of executions that have published something, in one entry of an inbox."""
+    return [id.decode(errors="replace") for name, id in zip(fields[::2], fields[1::2], strict=False) if name == b"w"]
 
 
 def _split(fields: list[bytes]) -> Iterator[dict[bytes, bytes]]:

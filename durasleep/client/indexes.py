@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.versions import FLOW
 from durasleep.query import indexes
 from durasleep.traits import check_index
 from durasleep.transport.store import Store
@@ -18,7 +19,7 @@ class Home(Protocol):
 
     async def _opened(self) -> Store: ...
 
-    async def _require_flow(self, store: Store) -> None: ...
+    async def _require(self, store: Store, feature: str) -> None: ...
 
     async def _note(self, keys: Keyspace, verb: str, id: str = "", *, word: str = "") -> None: ...
 
@@ -40,7 +41,7 @@ class Indexes:
         older version are left.
         """
         store = await self._client._opened()
-        await self._client._require_flow(store)
+        await self._client._require(store, FLOW)
         looked_at = await store.run(indexes.build(store.keyspaces, check_index(label)))
         await self._client._note(store.keyspaces[0], "build-index", label)
         return looked_at

@@ -18,7 +18,7 @@ from durasleep.protocol import moving, sorted_sets, streams
 from durasleep.protocol.command import to_text, unwrap
 from durasleep.protocol.keys import SCHEMA_VERSION
 from durasleep.protocol.moving import Meta
-from durasleep.protocol.versions import MOVED
+from durasleep.protocol.versions import LASTING, MOVED
 from durasleep.query import moving as reading
 from durasleep.query.moving import Name, Survey
 from durasleep.settings import DEFAULTS
@@ -81,6 +81,8 @@ class Move:
         self._leave_own_keys = leave_own_keys
         self._on_progress = on_progress
         self._carrier = Carrier(source, target)
+        self._features = ""
+        """What the new namespace will need."""
         self._name = ""
         """That of this move; both namespaces know it, so that it can go on."""
 
@@ -101,6 +103,7 @@ class Move:
         source.partitions.set_count(meta.partitions)
         target.partitions.set_count(self._partitions)
         self._name = meta.move
+        self._features = " ".join(sorted(LASTING & set(meta.features.split())))
         found = await source.run(reading.survey(source.keyspaces, target.keyspaces))
         if found.refused:
             raise UsageError(
@@ -122,7 +125,7 @@ class Move:
             raise SchemaMismatch(f"{where} has schema {meta.schema}: this version moves schema {SCHEMA_VERSION}")
         if meta.arriving:
             raise UsageError(f"another move fills {where}: end that one first")
-        if unknown := set(meta.features.split()) - {MOVED}:
+        if unknown := set(meta.features.split()) - LASTING - {MOVED}:
             raise SchemaMismatch(f"{where} needs {', '.join(sorted(unknown))}, which this version does not know")
 
     def _check_target(self, meta: Meta, there: Meta) -> None:
@@ -172,11 +175,13 @@ class Move:
     async def _mark(self) -> None:
         """From here on nobody can open the old namespace or the new one."""
         source, target = self._source, self._target
-        marks = moving.mark_moved(source.namespace, where_is(target), self._name or secrets.token_hex(8))
+        name = self._name or secrets.token_hex(8)
+        marks = moving.mark_moved(source.namespace, where_is(target), name, self._features)
         for answer in await source.ask(marks):
             unwrap(answer)
         self._name = (await source.call(moving.read_meta(source.namespace))).move
-        if await target.call(moving.begin(target.namespace, self._name, self._partitions)) != self._partitions:
+        begin = moving.begin(target.namespace, self._name, self._partitions, self._features)
+        if await target.call(begin) != self._partitions:
             raise UsageError(f"{where_is(target)} is in use: somebody has just made it")
 
     async def _move_queued(self, found: Survey) -> None:

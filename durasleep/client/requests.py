@@ -38,10 +38,11 @@ from durasleep.model import (
     parse_target,
     retention_ms,
 )
-from durasleep.protocol import command, promises, script, streams
+from durasleep.protocol import command, promises, script, streams, view
 from durasleep.protocol.command import BatchItem, Command, Plan
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created, Settled
+from durasleep.protocol.view import RawView
 from durasleep.query.status import PromiseStatus
 from durasleep.settings import Settings
 from durasleep.traits import Traits, check_labels, check_limit_key, check_priority
@@ -355,6 +356,16 @@ def all_of(made: Sequence[BatchItem[T] | Command[T]]) -> Plan[list[T]]:
     return [command.unwrap(answer) for answer in answers]
 
 
+def check_sending(options: CallOptions, start: object) -> None:
+    """UsageError for options that say nothing about a message: most are about how an execution begins."""
+    if options.pipeline is not None:
+        raise UsageError("a message cannot be sent in a pipeline: call send after its EXEC")
+    if start is None and options != CallOptions(min_replicas=options.min_replicas, fsync=options.fsync):
+        raise UsageError("these options say how an execution begins: give start=, too")
+    if start is not None and (not isinstance(start, tuple) or not start):
+        raise UsageError(f"start {start!r}: give a function and its arguments, such as (checkout, cart)")
+
+
 def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
     """UsageError for a call in a caller's MULTI that is to be confirmed: only the caller can do it, after EXEC."""
     if min_replicas or fsync:
@@ -411,3 +422,9 @@ def attach_from(
         *(promises.attach(keys, id, inbox=inbox) for id in ids),
     ]
     return command.unwrap(last), created
+
+
+def view_from(keys: Keyspace, id: PromiseId, inbox: str) -> Plan[tuple[bytes, RawView]]:
+    """The last entry of an inbox before it is notified of the next change of a view, and the view."""
+    last, found = yield [streams.read_end(keys.inbox(inbox).encode()), view.read_view(keys, id, inbox=inbox)]
+    return command.unwrap(last), command.unwrap(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.versions import FLOW
 from durasleep.query import indexes
 from durasleep.traits import check_index
 from durasleep.transport.sync_store import SyncStore
@@ -19,7 +20,7 @@ class Home(Protocol):
 
     def _opened(self) -> SyncStore: ...
 
-    def _require_flow(self, store: SyncStore) -> None: ...
+    def _require(self, store: SyncStore, feature: str) -> None: ...
 
     def _note(self, keys: Keyspace, verb: str, id: str = "", *, word: str = "") -> None: ...
 
@@ -41,7 +42,7 @@ class Indexes:
         older version are left.
         """
         store = self._client._opened()
-        self._client._require_flow(store)
+        self._client._require(store, FLOW)
         looked_at = store.run(indexes.build(store.keyspaces, check_index(label)))
         self._client._note(store.keyspaces[0], "build-index", label)
         return looked_at

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Self
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from durasleep.client import requests
-from durasleep.client.inbox import FAILED_S, READ_MAX, statuses_in
+from durasleep.client.inbox import FAILED_S, READ_MAX, changes_in, statuses_in
 from durasleep.client.requests import status_of_created
 from durasleep.errors import ClientClosed, DurasleepError, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Duration, PromiseId, owner_of, seconds_of
-from durasleep.protocol import command, journal, streams
+from durasleep.protocol import command, journal, streams, view
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created
 from durasleep.protocol.streams import instant_of
+from durasleep.protocol.view import RawView
 from durasleep.query import status
 from durasleep.query.status import PromiseStatus
 from durasleep.runtime.waits import Waiting
@@ -35,6 +36,7 @@ from durasleep.transport.sync_store import SyncStore
 
 _READ_MARGIN_S = 2.0  # the connection of a blocking read is closed this long after the read should have ended
 POLL_S = 1.0  # a promise that notifies no inbox is read this often
+CROWDED_S = 5.0  # what an execution publishes is read this often, if no inbox can be notified
 
 
 class Subscription:
@@ -127,6 +129,7 @@ class InboxStream:
         self._check_s = check_s
         self._check_at = 0.0
         self._subscriptions: WeakValueDictionary[str, Subscription] = WeakValueDictionary()
+        self._watches: WeakSet[Watching] = WeakSet()
 
     def subscribe(self, id: PromiseId) -> Subscription:
         """Subscribe to the end of a promise."""
@@ -155,6 +158,23 @@ class InboxStream:
         for subscription in list(self._subscriptions.values()):
             subscription.is_missed = True
             self.notify(subscription.id, None)
+        for watching in list(self._watches):
+            watching.is_changed = True
+
+    def watch(self, watching: Watching) -> None:
+        """Note it in ``watching`` whenever what its execution publishes has changed."""
+        self._watches.add(watching)
+
+    def unwatch(self, watching: Watching) -> bool:
+        """Do not note it any more; returns whether that was the last one for its execution."""
+        self._watches.discard(watching)
+        return not any(other.id == watching.id for other in list(self._watches))
+
+    def note_change(self, id: str) -> None:
+        """What an execution publishes has changed."""
+        for watching in list(self._watches):
+            if watching.id == id:
+                watching.is_changed = True
 
     def notify(self, id: str, ending: PromiseStatus | None) -> None:
         """Notify the waiters of a promise of its end; None if the promise has to be asked."""
@@ -241,9 +261,47 @@ class Waiter:
             if owner_of(id) is not None and store.call(journal.read_record(keys, id, outline=True)) is None:
                 return self._poll(patience)
             stream = inbox.stream(id)
-            return self._settled(
-                patience, stream, None if subscription is None or subscription.stream is not stream else subscription
-            )
+            is_ours = subscription is not None and subscription.stream is stream
+            return self._settled(patience, stream, {id: subscription if is_ours else None})
+
+    def first(
+        self, ids: Sequence[PromiseId], timeout: Duration, _subscriptions: Sequence[Subscription]
+    ) -> PromiseStatus:
+        """The end of the first of these that settles; they are in one partition. WaitTimeout after ``timeout``.
+
+        A task or step waits for the first of them: the others only end that wait.
+        """
+        patience = _Patience(ids[0], timeout)
+        with Waiting(ids[0]), self.inbox as inbox:
+            patience.closed = self._closed
+            self.opened()
+            return self._settled(patience, inbox.stream(ids[0]), dict.fromkeys(ids))
+
+    def watching(self, id: PromiseId, timeout: Duration | None, *, by_inbox: bool) -> Watching:
+        """A watch of what an execution publishes; see ``Watching``."""
+        patience = _Patience(id, timeout)
+        patience.closed = self._closed
+        return Watching(self, patience, by_inbox=by_inbox)
+
+    def read_view(self, watching: Watching, stream: InboxStream) -> RawView:
+        """What an execution publishes, and from now on the inbox is notified of the next change."""
+        stream.is_open = True
+        last, found = self.opened().run(requests.view_from(stream.keys, watching.id, stream.name))
+        stream.begin(last)
+        return found
+
+    def await_change(self, watching: Watching, stream: InboxStream, patience: _Patience) -> None:
+        """Block until what an execution publishes may have changed."""
+        with self.inbox as inbox:
+            while not watching.is_changed and inbox is stream.inbox:  # another thread reads again by its own inbox
+                if not self._read(stream, patience.left_s(self._block_s), patience.closed):
+                    stream.lose()
+
+    def stop_watching(self, id: PromiseId, stream: InboxStream) -> None:
+        """Tell the server that nobody here watches any more."""
+        if stream.is_open:
+            with suppress(StoreError):
+                self.store.call_once([view.unwatch(stream.keys, id, stream.name)])
 
     def _poll(self, patience: _Patience) -> PromiseStatus:
         """Wait for the end of an entry of a journal, which notifies no inbox."""
@@ -254,23 +312,29 @@ class Waiter:
                 return ending
             patience.closed.wait(patience.left_s(POLL_S))
 
-    def _settled(self, patience: _Patience, stream: InboxStream, subscription: Subscription | None) -> PromiseStatus:
-        id = patience.id
+    def _settled(
+        self, patience: _Patience, stream: InboxStream, awaited: dict[PromiseId, Subscription | None]
+    ) -> PromiseStatus:
+        """The end of the first of these that settles; None stands for a subscription that is to be made."""
         while True:
             stream.check()
-            if subscription is None or (subscription.is_notified and subscription.ending is None):
+            unknown = [id for id, one in awaited.items() if one is None or (one.is_notified and one.ending is None)]
+            if unknown:
                 patience.check_open()
-                subscription = stream.subscribe(id)
-                [answer] = self._attach(stream, [id])
-                subscription.on_created(command.unwrap(answer))
-            if subscription.ending is not None:
-                return subscription.ending
+                subscriptions = [stream.subscribe(id) for id in unknown]
+                awaited.update(zip(unknown, subscriptions, strict=True))
+                for one, answer in zip(subscriptions, self._attach(stream, unknown), strict=True):
+                    one.on_created(command.unwrap(answer))
+            for one in awaited.values():
+                if one is not None and one.ending is not None:
+                    return one.ending
             try:
                 block_s = patience.left_s(self._block_s)
             except WaitTimeout:
-                stream.notify(id, None)
+                for id in awaited:
+                    stream.notify(id, None)
                 with suppress(StoreError):
-                    self.store.call_once([streams.unwait(stream.keys, id, stream.name)])
+                    self.store.call_once([streams.unwait(stream.keys, id, stream.name) for id in awaited])
                 raise
             if not self._read(stream, block_s, patience.closed):
                 stream.lose()
@@ -302,6 +366,8 @@ class Waiter:
             stream.last = entry
             for id, ending in statuses_in(fields):
                 stream.notify(id, ending)
+            for id in changes_in(fields):
+                stream.note_change(id)
         return bool(rows) and not (len(rows) == READ_MAX and self._is_cut(stream.keys, key, last))
 
     def _reader(self, keys: Keyspace) -> SyncLink:
@@ -352,3 +418,49 @@ class _Patience:
         if left_s <= 0:
             raise WaitTimeout(f"{self.id} has not settled within {self._limit_s:g} s; it goes on")
         return min(left_s, most_s)
+
+
+class Watching:
+    """Reads what an execution publishes, and waits for the next change, in turn; ``stop`` it at its end.
+
+    The inbox is notified once after each read. As that is only a hint, the wait ends now and then without a change.
+    """
+
+    def __init__(self, waiter: Waiter, patience: _Patience, *, by_inbox: bool) -> None:
+        """Without ``by_inbox`` the inbox is not to be notified."""
+        self.id = patience.id
+        self.is_changed = False
+        """Whether it may have changed since it was read."""
+        self._waiter = waiter
+        self._patience = patience
+        self._by_inbox = by_inbox
+        self._is_watched = False
+        self._stream: InboxStream | None = None
+
+    def read(self) -> RawView:
+        """What it publishes now; NotFound if there is no such execution."""
+        self._patience.check_open()
+        store = self._waiter.opened()
+        if not self._by_inbox:
+            return store.call(view.read_view(store.keys(self.id), self.id))
+        stream = self._stream = self._waiter.inbox.stream(self.id)
+        stream.check()
+        stream.watch(self)
+        self.is_changed = False
+        self._is_watched = True  # if the answer is lost
+        found = self._waiter.read_view(self, stream)
+        self._is_watched = found.is_watched
+        return found
+
+    def changed(self) -> None:
+        """Block until it may have changed; WaitTimeout when the time for the whole watch is over."""
+        if self._is_watched and self._stream is not None:
+            self._waiter.await_change(self, self._stream, self._patience)
+        else:
+            self._patience.closed.wait(self._patience.left_s(CROWDED_S))
+        self._patience.check_open()
+
+    def stop(self) -> None:
+        """Nobody watches any more."""
+        if self._stream is not None and self._stream.unwatch(self) and self._is_watched:
+            self._waiter.stop_watching(self.id, self._stream)

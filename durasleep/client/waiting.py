@@ -6,6 +6,7 @@ Both are written by hand and have the same methods, so that everything built on 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,7 +16,8 @@ from durasleep.client import requests
 from durasleep.client.inbox import Inbox, InboxStream, Subscription, on_answers
 from durasleep.errors import ClientClosed, DurasleepError, WaitTimeout
 from durasleep.model import Duration, PromiseId, owner_of, seconds_of
-from durasleep.protocol import journal, promises, streams
+from durasleep.protocol import journal, promises, streams, view
+from durasleep.protocol.view import RawView
 from durasleep.query import status
 from durasleep.query.status import PromiseStatus
 from durasleep.runtime.waits import Waiting, inside
@@ -26,6 +28,7 @@ from durasleep.transport.store import Store
 WaitWrapper = Callable[[PromiseId, Coroutine[Any, Any, PromiseStatus]], Coroutine[Any, Any, PromiseStatus]]
 
 POLL_S = 1.0  # a promise that notifies no inbox is read this often
+CROWDED_S = 5.0  # what an execution publishes is read this often, if no inbox can be notified
 _LAST_LOOK_S = 1.0
 _FAREWELL_S = 1.0  # in which a client that closes removes its inbox
 
@@ -57,6 +60,7 @@ class Waiter:
 
     def __init__(self, store: Callable[[], Store], settings: Settings) -> None:
         self._of_loop = PerLoop(lambda: _Connected(store().second_connection(), settings), _Connected.close)
+        self._check_s = settings.client_check_s
         self.wrap_wait: WaitWrapper | None = None
         """For tests: it wraps each wait outside of tasks and steps, and may end it."""
 
@@ -80,6 +84,10 @@ class Waiter:
     def open_check(self) -> Callable[[], None]:
         """What raises ClientClosed if the client was closed after this: to ask it again would connect again."""
         return self.inbox.check_open
+
+    def watching(self, id: PromiseId, timeout: Duration | None, *, by_inbox: bool) -> Watching:
+        """A watch of what an execution publishes; see ``Watching``."""
+        return Watching(self._of_loop.here(), id, timeout, by_inbox, self._check_s)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; its waits raise ClientClosed."""
@@ -113,6 +121,26 @@ class Waiter:
             return self._settle_inside(id, subscription)
         hearing = self._settled(id, subscription)
         return hearing if self.wrap_wait is None else self.wrap_wait(id, hearing)
+
+    async def first(
+        self, ids: Sequence[PromiseId], timeout: Duration, subscriptions: Sequence[Subscription]
+    ) -> PromiseStatus:
+        """The end of the first of these that settles; they are in one partition. WaitTimeout after ``timeout``.
+
+        ``subscriptions`` are those to all of them, or none. A task or step waits for the first of them: the others only
+        end that wait.
+        """
+        known = dict(zip(ids, subscriptions, strict=False))
+        awaited, *others = ids
+        waits = [asyncio.ensure_future(self.ending(awaited, timeout, known.get(awaited)))]
+        waits += [asyncio.ensure_future(self._settled(id, known.get(id))) for id in others]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return next(one for one in waits if one.done()).result()
+        finally:
+            for one in waits:
+                one.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _ending_within(
         self, id: PromiseId, timeout: Duration, subscription: Subscription | None
@@ -200,3 +228,57 @@ class Waiter:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await inbox.closed.wait()
+
+
+class Watching:
+    """Reads what an execution publishes, and waits for the next change, in turn; ``stop`` it at its end.
+
+    The inbox is notified once after each read. As that is only a hint, the wait ends now and then without a change.
+    """
+
+    def __init__(
+        self, here: _Connected, id: PromiseId, timeout: Duration | None, by_inbox: bool, check_s: float
+    ) -> None:
+        """Without ``by_inbox`` the inbox is not to be notified."""
+        self._here = here
+        self._id = id
+        self._limit_s = None if timeout is None else seconds_of(timeout)
+        self._give_up_at = None if self._limit_s is None else time.monotonic() + self._limit_s
+        self._by_inbox = by_inbox
+        self._check_s = check_s
+        self._is_watched = False
+        self._stream: InboxStream | None = None
+        self._changed = asyncio.Event()
+
+    async def read(self) -> RawView:
+        """What it publishes now; NotFound if there is no such execution."""
+        store, inbox = self._here.store, self._here.inbox
+        if not self._by_inbox:
+            return await store.call(view.read_view(store.keys(self._id), self._id))
+        if self._stream is None:
+            self._stream = inbox.stream(self._id)
+        self._stream.watch(self._id, self._changed)
+        await self._stream.opened()
+        self._changed.clear()
+        self._is_watched = True  # if the answer is lost
+        found = await store.call(view.read_view(store.keys(self._id), self._id, inbox=inbox.name))
+        self._is_watched = found.is_watched
+        return found
+
+    async def changed(self) -> None:
+        """Wait until it may have changed; WaitTimeout when the time for the whole watch is over."""
+        pause_s = self._check_s if self._is_watched else min(CROWDED_S, self._check_s)
+        left_s = pause_s if self._give_up_at is None else min(pause_s, self._give_up_at - time.monotonic())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                await self._changed.wait()
+        self._here.inbox.check_open()
+        if not self._changed.is_set() and self._give_up_at is not None and time.monotonic() >= self._give_up_at:
+            raise WaitTimeout(f"{self._id} has not settled within {self._limit_s:g} s; it goes on")
+
+    def stop(self) -> None:
+        """Nobody watches any more: the server hears of it, and its answer is not awaited."""
+        stream, store = self._stream, self._here.store
+        if stream is not None and stream.unwatch(self._id, self._changed) and self._is_watched and store.connected:
+            unwatch = view.unwatch(store.keys(self._id), self._id, stream.inbox.name)
+            store.send(unwatch).add_done_callback(_ignore)

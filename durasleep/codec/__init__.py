@@ -10,6 +10,7 @@ Never pickle, and never an import by a name from data. Nothing else imports msgp
     packing      values to send
     exceptions   errors as payloads
     codec        Codec: all of this in one object
+    published    what executions publish
 """
 
 from durasleep.codec.codec import Codec, ErrorAttributes, ErrorHook, PayloadHook

@@ -32,6 +32,7 @@ def _field(name: str) -> bytes:
 _STATE, _KIND, _PLACE, _ENTRY = _field("state"), _field("kind"), _field("place"), _field("entry")
 _INCARNATION, _WAITERS, _REASON = _field("incarnation"), _field("waiters"), _field("reason")
 _DUE, _DEADLINE, _CURSOR = _field("due"), _field("deadline"), _field("cursor")
+_EXTRAS = _field("extras")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,10 @@ class Leaving:
         self.is_closing = page.is_closing
         self.waiters: list[bytes] = []
         """Who waits for it; if they are in a set, its members are added."""
+        self.view: Fields = []
+        """What it publishes, if it has a view."""
+        self.mail: Fields = []
+        """The fields of its mailbox, if it has one."""
         if not self.has_set:
             self.waiters = [line for line in self.known.get(_WAITERS, b"").split(b"\n") if line]
 
@@ -78,6 +83,16 @@ class Leaving:
     def has_set(self) -> bool:
         """Whether its waiters are in a set."""
         return self.known.get(_WAITERS) == _MANY
+
+    @property
+    def has_view(self) -> bool:
+        """Whether it publishes something."""
+        return b"v" in self.known.get(_EXTRAS, b"")
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether it has a mailbox."""
+        return b"m" in self.known.get(_EXTRAS, b"")
 
     @property
     def origin(self) -> bytes:
@@ -94,9 +109,9 @@ class Leaving:
 
     @property
     def has_begun(self) -> bool:
-        """Whether any code of it may have run: another execution can then not take its place."""
+        """Whether code of it may have run, or it has messages: another execution can then not take its place."""
         has_entries = any(name[:1].isdigit() for name in self.known)
-        return has_entries or not self.is_pending or self.known.get(_field("epoch"), b"1") != b"1"
+        return has_entries or bool(self.mail) or not self.is_pending or self.known.get(_field("epoch"), b"1") != b"1"
 
     def entries(self) -> Iterator[Entry]:
         """Its journal; CorruptData for an entry that is not one of ours."""
@@ -138,6 +153,10 @@ class Arriving:
     timers: Timers
     waiters: list[bytes]
     """Members of the set of its waiters, if there are many."""
+    view: Fields
+    """What it publishes."""
+    mail: Fields
+    """Its mailbox."""
 
 
 def parted(leaving: Leaving, there: Keyspaces) -> list[str]:
@@ -153,6 +172,12 @@ def arrive(leaving: Leaving, there: Keyspaces, missing: set[str]) -> Arriving:
     person to cancel.
     """
     known = {name: value for name, value in leaving.known.items() if name not in (_ENTRY, _WAITERS, _CURSOR)}
+    lacks_view = leaving.has_view and not leaving.view  # only watched, and its watchers stay behind
+    for letter, is_gone in ((b"v", lacks_view), (b"m", leaving.has_mail and not leaving.mail)):
+        if is_gone:
+            known[_EXTRAS] = known[_EXTRAS].replace(letter, b"")
+    if known.get(_EXTRAS) == b"":
+        del known[_EXTRAS]
     timers = [*_timers_of(leaving)]
     if leaving.is_pending:
         for entry in leaving.entries():
@@ -162,7 +187,18 @@ def arrive(leaving: Leaving, there: Keyspaces, missing: set[str]) -> Arriving:
         timers.append((f"{leaving.id}~tell", _AT_ONCE_MS))
     if waiters:
         known[_WAITERS] = _MANY if leaving.has_set else b"".join(line + b"\n" for line in waiters)
-    return Arriving(leaving.id, list(known.items()), timers, waiters if leaving.has_set else [])
+    mail = [(_mail_line(name, there), value) for name, value in leaving.mail]
+    if any(name[:1] == b"x" for name, _ in mail):
+        timers.append((f"{leaving.id}~mail", _AT_ONCE_MS))
+    return Arriving(leaving.id, list(known.items()), timers, waiters if leaving.has_set else [], leaving.view, mail)
+
+
+def _mail_line(name: bytes, there: Keyspaces) -> bytes:
+    """The name of a field of a mailbox: a sender in another partition has its number there, see ``waiter_of``."""
+    if name[:1] != b"x":
+        return name
+    _, _, who = name.partition(b" ")
+    return b"x%d %s" % (there.of(to_text(who.partition(b" ")[2])).partition, who)
 
 
 def _timers_of(leaving: Leaving) -> Iterator[tuple[str, int]]:
@@ -186,12 +222,12 @@ def _arrive_entry(
         return
     partition = there.of(entry.child_id)
     if entry.is_asking:
-        _, _, rest = entry.body.partition(b"\t")
+        rest = entry.body.lstrip(b"0123456789")
     elif partition is there.of(leaving.id) or entry.child_id in missing:
         return
     else:
-        rest = f"{DEFAULT['queue']}\t\t\t\n".encode()  # it exists: it is only attached to
-    known[entry.number] = entry.head + b"%d\t" % partition.partition + rest
+        rest = f"\t{DEFAULT['queue']}\t\t\t\n".encode()  # it exists: it is only attached to
+    known[entry.number] = entry.head + b"%d" % partition.partition + rest
     yield f"{member}~ask", _AT_ONCE_MS
 
 

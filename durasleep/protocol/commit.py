@@ -16,8 +16,12 @@ from durasleep.model import (
     Mark,
     Op,
     PromiseId,
+    Publish,
+    SendMessage,
+    SettlePromise,
     StartChild,
     StartPromise,
+    StartReceive,
     StartTimer,
     StepResult,
     Transaction,
@@ -27,6 +31,7 @@ from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import KIND, LIMIT, STATE, Keyspace
 from durasleep.protocol.partitions import PARTITIONS_MAX
 from durasleep.protocol.script import Value
+from durasleep.protocol.view import view_field
 
 _BEGIN_MS_MIN = LIMIT["begin_ms_min"]
 
@@ -68,12 +73,16 @@ class Committed(msgspec.Struct, frozen=True):
     """Whether another worker holds it now, which may know its function."""
     kept: bool = False
     """Whether the lease was kept, because no other worker may know its function."""
+    unread: int = 0
+    """How many messages an execution that has ended has never read."""
 
 
 def _parse_committed(answer: list[Any] | bytes) -> Committed:
     if isinstance(answer, bytes):
         return _ANSWERED.get(answer, _NO_NEWS)
     word, more = answer[:2]
+    if word == b"unread":
+        return Committed(redrive=False, more=False, entries=[], unread=int(more))
     entries: list[Entry] = []
     for at in range(2, len(answer), 2):
         entries.append(parse_entry(answer[at], answer[at + 1]))  # noqa: PERF401 - nearly always there is one
@@ -109,6 +118,14 @@ def _op_values(op: Op, keys: Keyspace) -> list[Value]:
             return ["4", "cancel", number, KIND[kind], name]
         case Checkpoint(number, payload):
             return ["3", "checkpoint", number, payload]
+        case StartReceive(number, name, due):
+            return ["4", "receive", number, name, due or ""]
+        case SendMessage(number, name, target, payload):
+            return _toward(target, keys, ["send", number, name, target, payload])
+        case SettlePromise(number, target, state, payload):
+            return _toward(target, keys, ["settle", number, target, STATE[state], payload])
+        case Publish(payload, step, number):
+            return ["4", "publish", number, view_field(step), payload]
         case Mark(number, kind, name):
             return ["4", "mark", number, KIND[kind], name]
         case Transaction(number, commands):
@@ -116,6 +133,13 @@ def _op_values(op: Op, keys: Keyspace) -> list[Value]:
             for command in commands:
                 words += [str(len(command)), *command]
             return [str(len(words)), *words]
+
+
+def _toward(target: PromiseId, keys: Keyspace, words: list[Value]) -> list[Value]:
+    """An op on another promise, with its partition if that is another one."""
+    if (there := keys.elsewhere(target)) is not None:
+        words.append(str(there))
+    return [str(len(words)), *words]
 
 
 def op_bytes(op: Op) -> int:
@@ -127,7 +151,7 @@ def op_bytes(op: Op) -> int:
     match op:
         case StartChild():
             return len(op.args)
-        case Checkpoint():
+        case Checkpoint() | SendMessage() | SettlePromise() | Publish():
             return len(op.payload)
         case Transaction():
             return sum([len(word) for command in op.commands for word in command])
@@ -186,5 +210,16 @@ def note(keys: Keyspace, consumer: str, lease: Lease, number: str, first: str, p
     to = route("note", keys, (consumer,))
     item = to.script.item(
         id=lease.id, entry=lease.entry, epoch=str(lease.epoch), number=number, first=first, payload=payload
+    )
+    return BatchItem(to, item, bool)
+
+
+def publish(keys: Keyspace, consumer: str, lease: Lease, number: str, step: str, payload: bytes) -> BatchItem[object]:
+    """Let others see what an attempt publishes; Fenced if the lease is lost. Nothing changes if the attempt has ended.
+    ``step`` is the number of the first attempt, empty for a task.
+    """
+    to = route("publish", keys, (consumer,))
+    item = to.script.item(
+        id=lease.id, entry=lease.entry, epoch=str(lease.epoch), number=number, first=step, payload=payload
     )
     return BatchItem(to, item, bool)

@@ -14,7 +14,15 @@ from durasleep.model import Due, Kind, PromiseId, State
 from durasleep.protocol import promises
 from durasleep.protocol.command import KIND_OF, BatchItem, route, state_of, to_text
 from durasleep.protocol.keys import STATE, Keyspace
-from durasleep.protocol.promises import Created
+from durasleep.protocol.promises import Created, Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What an entry hears of what it has asked for in another partition."""
+
+    state: State
+    value: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +44,36 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """An entry of an execution sends a message to one that belongs to another partition."""
+
+    entry_id: str
+    incarnation: str
+    child_id: PromiseId
+    """Whose mailbox it is for."""
+    channel: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """An entry of an execution settles a promise that belongs to another partition."""
+
+    entry_id: str
+    incarnation: str
+    child_id: PromiseId
+    """The promise."""
+    state: State
+    value: bytes
+
+
+Question = Ask | Message | Settlement
+"""What is asked of another partition, again and again until it has answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
-    """An execution has ended, and entries of other partitions wait for it."""
+    """An execution has ended, or has got a message, and entries of other partitions wait to hear of it."""
 
     id: PromiseId
     state: State
@@ -47,15 +83,20 @@ class Tell:
     """Each the partition, the incarnation of the execution that waits, and its entry; see ``waiter_of``."""
 
 
-def parse_ask(raw: list[bytes]) -> Ask:
-    entry_id, incarnation, child_id, kind, function, body = raw
+def parse_question(raw: list[bytes]) -> Question:
+    entry_id, incarnation, to = to_text(raw[0]), to_text(raw[1]), PromiseId(to_text(raw[2]))
+    kind, function, body = KIND_OF[raw[3]], raw[4], raw[5]
     what, args = body.split(b"\n", 1)
+    if kind is Kind.SEND:
+        return Message(entry_id, incarnation, to, to_text(function), args)
+    if kind is Kind.SETTLE:
+        return Settlement(entry_id, incarnation, to, state_of(what.split(b"\t")[1]), args)
     _, queue, deadline, start, retention, *traits = to_text(what).split("\t", 5)
     return Ask(
-        entry_id=to_text(entry_id),
-        incarnation=to_text(incarnation),
-        child_id=PromiseId(to_text(child_id)),
-        is_detached=KIND_OF[kind] is Kind.DETACHED,
+        entry_id=entry_id,
+        incarnation=incarnation,
+        child_id=to,
+        is_detached=kind is Kind.DETACHED,
         function=to_text(function),
         queue=queue,
         deadline=Due(deadline) if deadline else None,
@@ -73,12 +114,36 @@ def parse_tell(raw: list[Any]) -> Tell:
     )
 
 
-def waiter_of(ask: Ask, keys: Keyspace) -> str:
-    """The line that stands among the waiters of what is asked for, in another partition."""
+def waiter_of(ask: Question, keys: Keyspace) -> str:
+    """The line that stands for the one who asks in another partition, among the waiters there or in the mailbox."""
     return f"{keys.partition} {ask.incarnation} {ask.entry_id}"
 
 
-def begin(there: Keyspace, ask: Ask, here: Keyspace) -> BatchItem[Created]:
+def pose(there: Keyspace, ask: Question, here: Keyspace) -> BatchItem[Any]:
+    """Do what was asked for; a repeated question gets the same answer, see ``heard_of``."""
+    if isinstance(ask, Message):
+        to = route("send", there)
+        words = f"{ask.channel}\tx{waiter_of(ask, here)}\t\t\t\t"
+        item = to.script.item(id=ask.child_id, words=words, value=ask.value)
+        return BatchItem(to, item, lambda word: Heard(State.RESOLVED, word[:1]), len(ask.value))
+    if isinstance(ask, Settlement):
+        item = promises.settle(there, ask.child_id, ask.state, ask.value)
+        return BatchItem(item.route, [str(len(item.args)), *item.args[1:], "1"], item.parse)
+    return _begin(there, ask, here)
+
+
+def heard_of(answer: Heard | Created | Settled) -> Heard:
+    """What the entry that asks hears."""
+    match answer:
+        case Created():
+            return Heard(answer.state, answer.value)
+        case Settled():
+            return Heard(State.RESOLVED, b"1" if answer.by_us else b"0")
+        case Heard():
+            return answer
+
+
+def _begin(there: Keyspace, ask: Ask, here: Keyspace) -> BatchItem[Created]:
     """Start what was asked for, or attach to it."""
     return promises.create(
         there,
@@ -123,6 +188,6 @@ def hear(
 
 
 def told(keys: Keyspace, id: PromiseId, waiter: str) -> BatchItem[object]:
-    """A waiter of another partition has heard of the end of this one."""
+    """A waiter of another partition has heard of the end of this one, or of what has become of its message."""
     to = route("told", keys)
     return BatchItem(to, to.script.item(id=id, waiter=waiter), bool)

@@ -62,6 +62,20 @@ class PromiseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """See ``traits.write_labels``."""
     limit: str = ""
     """Its limit and key, see ``keys.F``."""
+    receives: str = ""
+    """The numbers and channels of its receives that wait, a line each, see ``channels``."""
+    extras: str = ""
+    """What stands beside it, by letters, see ``keys.F``."""
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels on which it waits for a message, each once."""
+        return list(dict.fromkeys(line.partition("\t")[2] for line in self.receives.splitlines()))
+
+    @property
+    def has_mailbox(self) -> bool:
+        """Whether it has ever been sent a message that its code did not wait for."""
+        return "m" in self.extras
 
     @property
     def limit_name(self) -> str:
@@ -105,6 +119,8 @@ _FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
     ("settled", "settled_ms", int),
     ("labels", "labels", to_text),
     ("limit", "limit", to_text),
+    ("receives", "receives", to_text),
+    ("extras", "extras", to_text),
 )
 _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
     F[name].encode(): (attribute, read) for name, attribute, read in _FIELDS

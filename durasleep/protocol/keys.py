@@ -14,6 +14,7 @@ from durasleep.model import (
     PAYLOAD_BYTES_MAX,
     PRIORITIES,
     PRIORITY,
+    RECEIVES_MAX,
     Kind,
     Place,
     State,
@@ -60,6 +61,8 @@ F = {
     "value": "v",
     "settled": "z",
     "cursor": "cc",  # how far the closing of a large family has come
+    "receives": "rc",  # the receives that wait, in the order of the calls: lines of number, tab and channel
+    "extras": "ex",  # what else there is of it: m for its mailbox, v for what it publishes, r for `receives`
     "checkpoint": "q",  # and the number of a step: what its attempts have kept for the next one
 }
 """Fields of a ``promise`` hash. All others begin with a digit: they are journal entries, named by their number."""
@@ -83,6 +86,9 @@ KIND = {
     Kind.DETACHED: "d",
     Kind.PATCH: "h",
     Kind.VERSION: "v",
+    Kind.RECEIVE: "r",
+    Kind.SEND: "m",
+    Kind.SETTLE: "o",
 }
 S = {
     "cron": "x",  # its times; one that only newer versions can run begins with "= ", see ``schedules``
@@ -143,6 +149,13 @@ G = {
 }
 """Fields of a ``group`` hash, which exists while the group is paused."""
 
+VIEW = {
+    "workflow": "w",  # what the workflow publishes: ms, a tab, and a payload, see ``protocol.view``
+    "step": "s",  # and the number of the first attempt of a step, or nothing for a task: likewise
+    "watchers": "i",  # inboxes that are to be notified of the next change, each followed by a line end
+}
+"""Fields of a ``view`` hash."""
+
 A = {
     "by": "b",
     "verb": "v",
@@ -167,6 +180,8 @@ NEAR = {
     "limits": "limit:",
     "index": "index:",
     "stats": "stats:",
+    "mail": "mail:",
+    "view": "view:",
     "indexed": "\\n",  # a field of ``functions``: the labels that have an index, each followed by a space
 }
 """Keys of a partition that few calls need. A script builds them with ``near``: each of KEYS costs every call."""
@@ -212,6 +227,16 @@ LIMIT = {
     "consumers_max": 1000,
     "starts_max": 64,  # executions that one call starts for a schedule
     "members_max": 4096,  # of one group, the latest: with more, each would serve one partition of 256
+    "receives_max": RECEIVES_MAX,
+    "mailbox_max": 1000,  # unread messages of one execution
+    "mailbox_bytes_max": 1 << 20,  # of them together
+    "ring_max": 1000,  # keys of messages, and ids of calls without one, that a mailbox remembers
+    "mail_told_ms": 10_000,  # a sender in another partition that has not heard by then is told again
+    "mail_line_kept_ms": 60_000,  # after it has heard: longer than a relay holds a question
+    "mail_lines_max": 10_000,  # of one mailbox, some 100 bytes each; further senders elsewhere have to wait
+    "ended_mailbox_ms": 60_000,  # longer than a client repeats a call
+    "watchers_max": 256,  # inboxes that are notified of what one execution publishes
+    "view_steps_max": 64,  # steps of one execution that publish something
     "members_ttl_ms": 90_000,  # after the last muster of the group
 }
 
@@ -299,6 +324,10 @@ class Keyspace:
         """The numbers of a limit; the beginning of its other keys, too."""
         return f"{self.tag}{NEAR['limits']}{name}"
 
+    def mail(self, id: str) -> str:
+        """The messages of an execution that its code has not asked for."""
+        return f"{self.tag}{NEAR['mail']}{id}"
+
     def stats(self, minute: str) -> str:
         """How many executions have ended in a minute since 1970, by function and state."""
         return f"{self.tag}{NEAR['stats']}{minute}"
@@ -325,6 +354,10 @@ class Keyspace:
     def waiters(self, id: str) -> str:
         """The set of the waiters of a promise, if there are many."""
         return f"{self.tag}waiters:{id}"
+
+    def view(self, id: str) -> str:
+        """What an execution publishes."""
+        return f"{self.tag}{NEAR['view']}{id}"
 
     def run(self, id: str) -> str:
         """The journal of a run that has ended with continue_as_new, until it is closed."""

@@ -23,8 +23,10 @@ if redis.call('EXISTS', KEYS[1]) == 1 then return '0' end
 redis.call('HSET', KEYS[1], 'schema', ARGV[2], 'partitions', ARGV[3], 'features', ARGV[4], 'arriving', ARGV[1])
 return ARGV[3]"""
 _END = b"""if redis.call('HGET', KEYS[1], 'arriving') ~= ARGV[1] then return 0 end
+local features = string.gsub(redis.call('HGET', KEYS[1], 'features') or '', ARGV[2] .. ' ?', '')
 redis.call('HDEL', KEYS[1], 'arriving', 'features')
 redis.call('HSET', KEYS[1], 'arrived', ARGV[1])
+if features ~= '' then redis.call('HSET', KEYS[1], 'features', features) end
 return 1"""
 
 Fields = list[tuple[bytes, bytes]]
@@ -111,6 +113,25 @@ def read_waiters(keys: Keyspace, name: str, cursor: bytes) -> BatchItem[tuple[by
     return _depart(keys, "waiters", name, cursor, parse)
 
 
+def read_view(keys: Keyspace, name: str) -> BatchItem[Fields]:
+    """What an execution publishes."""
+
+    def parse(answer: list[bytes]) -> Fields:
+        return pairs(answer[1:])
+
+    return _depart(keys, "view", name, b"", parse)
+
+
+def read_mail(keys: Keyspace, name: str, cursor: bytes) -> BatchItem[tuple[bytes, Fields]]:
+    """A page of the mailbox of an execution: the next cursor, b"0" at the end, and fields."""
+
+    def parse(answer: list[bytes]) -> tuple[bytes, Fields]:
+        after, *flat = answer
+        return after, pairs(flat)
+
+    return _depart(keys, "mail", name, cursor, parse)
+
+
 def drop(keys: Keyspace, name: str, origin: bytes) -> BatchItem[object]:
     """Delete what was taken out, if it is this one, see ``origin_of``."""
     return _depart(keys, "drop", name, origin, bool)
@@ -150,6 +171,16 @@ def fill(keys: Keyspace, id: str, fields: Fields, *, is_first: bool) -> BatchIte
 def add_waiters(keys: Keyspace, id: str, waiters: Sequence[bytes]) -> BatchItem[object]:
     """Members of the set of its waiters."""
     return _adopt(keys, "waiters", id, waiters)
+
+
+def add_view(keys: Keyspace, id: str, fields: Fields) -> BatchItem[object]:
+    """What it publishes."""
+    return _adopt(keys, "view", id, _flat(fields))
+
+
+def add_mail(keys: Keyspace, id: str, fields: Fields) -> BatchItem[object]:
+    """A part of its mailbox."""
+    return _adopt(keys, "mail", id, _flat(fields))
 
 
 def adopt(
@@ -217,21 +248,23 @@ def read_meta(namespace: str) -> Command[Meta]:
     return Command([b"HMGET", meta_key(namespace).encode(), *(name.encode() for name in names)], parse)
 
 
-def mark_moved(namespace: str, where: str, move: str) -> list[Command[object]]:
-    """From now on nobody can open the old namespace; the name of the move stays if it has one."""
+def mark_moved(namespace: str, where: str, move: str, features: str) -> list[Command[object]]:
+    """From now on nobody can open the old namespace; the name of the move stays if it has one. ``features`` are those
+    that the new one will need.
+    """
     meta = meta_key(namespace).encode()
     return [
         Command([b"HSETNX", meta, b"move", move], bool),
-        Command([b"HSET", meta, b"moved", where, b"features", MOVED], bool),
+        Command([b"HSET", meta, b"moved", where, b"features", f"{MOVED} {features}".rstrip()], bool),
     ]
 
 
-def begin(namespace: str, move: str, partitions: int) -> Command[int]:
+def begin(namespace: str, move: str, partitions: int, features: str) -> Command[int]:
     """Make the new namespace, which nobody can open before ``end``; its number of partitions, 0 if it is in use."""
-    words = [move, str(SCHEMA_VERSION), str(partitions), FILLING]
+    words = [move, str(SCHEMA_VERSION), str(partitions), f"{FILLING} {features}".rstrip()]
     return Command([b"EVAL", _BEGIN, b"1", meta_key(namespace).encode(), *words], int)
 
 
 def end(namespace: str, move: str) -> Command[object]:
     """The new namespace has everything: everybody may open it."""
-    return Command([b"EVAL", _END, b"1", meta_key(namespace).encode(), move], bool)
+    return Command([b"EVAL", _END, b"1", meta_key(namespace).encode(), move, FILLING], bool)

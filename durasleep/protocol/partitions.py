@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from functools import lru_cache
+from itertools import count
 
 from durasleep.errors import InvalidId
 from durasleep.model import root_of
@@ -39,6 +40,14 @@ def partition_of(id: str, partitions: int) -> int:
     part = part_of(id) if "~" in id or "{" in id or "}" in id else id  # it is asked for in each call
     # What no id may have is refused where it is used: half a pair of surrogates is in no partition.
     return crc_hqx(part.encode("utf-8", "surrogatepass"), 0) % partitions
+
+
+@lru_cache(maxsize=4 * PARTITIONS_MAX)
+def short_tag(partition: int, partitions: int) -> str:
+    """What stands in the braces of an id that must be in this partition: a short one; empty if there is only one."""
+    if partitions == 1:
+        return ""
+    return next(tag for tag in map(str, count()) if partition_of(tag, partitions) == partition)
 
 
 @lru_cache(maxsize=4 * PARTITIONS_MAX)

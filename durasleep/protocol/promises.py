@@ -26,7 +26,7 @@ class Created(msgspec.Struct, frozen=True, gc=False):
     value: bytes
 
 
-def _parse_created(function: str, place: Place | None, answer: list[Any] | bytes) -> Created:
+def parse_created(function: str, place: Place | None, answer: list[Any] | bytes) -> Created:
     """The answer of ``create``; for a new promise it is only its incarnation."""
     if isinstance(answer, bytes):
         return Created(Disposition.CREATED, State.PENDING, place, int(answer), function, b"")
@@ -81,7 +81,7 @@ def create(
     )
     item = to.script.item(id=id, words=words, args=args, idempotency_key=idempotency_key)
     place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
-    return BatchItem(to, item, partial(_parse_created, function, place))
+    return BatchItem(to, item, partial(parse_created, function, place))
 
 
 def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str, str | None], BatchItem[Created]]:
@@ -120,7 +120,7 @@ def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Creat
     """Wait for the promise with this id, of any kind; NotFound if there is none."""
     to = route("create", keys, ("1",))
     item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t\t{_NO_TRAITS}\t", args="", idempotency_key="")
-    return BatchItem(to, item, partial(_parse_created, "", None))
+    return BatchItem(to, item, partial(parse_created, "", None))
 
 
 @dataclass(frozen=True, slots=True)

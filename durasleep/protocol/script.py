@@ -26,6 +26,7 @@ from durasleep.protocol.keys import (
     OWN_KEY_NAMES,
     PLACE,
     STATE,
+    VIEW,
     WORD,
     A,
     F,
@@ -38,11 +39,12 @@ from durasleep.protocol.keys import (
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
-    *("join", "take", "limits", "index", "hear", "told", "muster", "depart", "adopt", "note", "graft"),
+    *("join", "take", "limits", "index", "hear", "told", "send", "muster", "depart", "adopt", "note", "graft"),
+    *("publish", "view"),
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
-_LITERAL = re.compile(r"\b(F|S|W|A|G|L|V|STATE|PLACE|KIND|LIMIT|DEFAULT|NEAR|WORD)\.(\w+)")
+_LITERAL = re.compile(r"\b(F|S|W|A|G|L|V|STATE|VIEW|PLACE|KIND|LIMIT|DEFAULT|NEAR|WORD)\.(\w+)")
 _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "F": F,
     "S": S,
@@ -58,6 +60,7 @@ _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "DEFAULT": DEFAULT,
     "NEAR": NEAR,
     "WORD": WORD,
+    "VIEW": VIEW,
 }
 
 Value = bytes | str

@@ -8,7 +8,7 @@ from typing import Any
 
 from durasleep.protocol import script
 from durasleep.protocol.command import Command, key_list, to_text
-from durasleep.protocol.foreign import Ask, Tell, parse_ask, parse_tell
+from durasleep.protocol.foreign import Question, Tell, parse_question, parse_tell
 from durasleep.protocol.keys import Keyspace
 
 SCHEDULES_MAX = 256  # that one firing answers, beside the timers: a third of a millisecond
@@ -28,7 +28,7 @@ class Fired:
     closing: int
     newer: int
     """Due timers that only a newer version knows: they stay for that version."""
-    asks: list[Ask]
+    asks: list[Question]
     """To be asked of other partitions."""
     tells: list[Tell]
     """To be told to other partitions."""
@@ -63,7 +63,7 @@ def _parse_fired(answer: list[Any]) -> Fired:
         quarantined=[to_text(name) for name in quarantined],
         closing=int(closing),
         newer=int(newer),
-        asks=[parse_ask(ask) for ask in asks],
+        asks=[parse_question(ask) for ask in asks],
         tells=[parse_tell(tell) for tell in tells],
         has_more_schedules=bool(has_more),
     )

@@ -15,6 +15,12 @@ MOVED, FILLING = "moved", "arriving"
 FLOW = "flow"
 """The feature of a namespace that has priorities, labels or limits: older versions would break them."""
 
+CHANNELS = "channels"
+"""The feature of a namespace whose executions receive, send or publish: older versions would lose messages."""
+
+LASTING = frozenset((FLOW, CHANNELS))
+"""What a namespace goes on to need when it is moved."""
+
 _MOVE = b"""if redis.call('HGET', KEYS[1], 'schema') == ARGV[1] then redis.call('HSET', KEYS[1], 'schema', ARGV[2]) end
 return 0"""
 _UNCHOSEN = b"unchosen"  # a field of the meta hash: its first use made the namespace, with one partition

@@ -14,11 +14,11 @@ from typing import Any
 from durasleep import humanize
 from durasleep.errors import DurasleepError
 from durasleep.model import PromiseId, State, group_of, worker_of
-from durasleep.protocol import journal, membership, server, sorted_sets, streams
+from durasleep.protocol import channels, journal, membership, server, sorted_sets, streams
 from durasleep.protocol.command import Call, Command, Plan, pairs, to_text, unwrap
 from durasleep.protocol.commit import NOT_KNOWN
 from durasleep.protocol.journal import PromiseRecord
-from durasleep.protocol.keys import DEFAULT, Keyspace
+from durasleep.protocol.keys import DEFAULT, LIMIT, NEAR, Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.query import groups, limits, search
 from durasleep.query.doctor import Diagnosis, Level
@@ -31,6 +31,7 @@ _ENDINGS_MAX = 100  # executions of one kind, looked at one by one
 LOOKED_MAX = 1_000  # members of one set: beyond it people need no better count
 _DEFERRED_MS = 60_000  # an execution without a worker is offered again within `Settings.defer_s_max`
 _OVERDUE_MS = 10_000  # a due timer settles within a second, or within three if its firer has just died
+_NEAR_FULL = 0.8  # of a bound
 _GONE_MS = 10_000  # the work of a dead worker has been taken over by then
 
 Fact = Callable[[Keyspaces, int], Plan[list[Diagnosis]]]
@@ -210,6 +211,33 @@ def paused_limits(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
+def mailboxes(keyspaces: Keyspaces, _now_ms: int) -> Plan[list[Diagnosis]]:
+    """Executions that read their messages too slowly: soon they take no more."""
+    found = SearchPage()
+    named = {id: keys for keys, id in (yield from search.named_keys(keyspaces, NEAR["mail"], found))}
+    looked_at = list(named.items())[:LOOKED_MAX]
+    boxes: list[Any] = (yield [channels.read_mailbox(keys, id) for id, keys in looked_at]) if looked_at else []
+    near = [
+        (box, id)
+        for (id, _), box in zip(looked_at, boxes, strict=True)
+        if isinstance(box, channels.Mailbox)
+        and (box.messages >= _NEAR_FULL * LIMIT["mailbox_max"] or box.bytes >= _NEAR_FULL * LIMIT["mailbox_bytes_max"])
+    ]
+    said: list[Diagnosis] = []
+    if near:
+        fullest, id = max(near, key=lambda one: (one[0].messages, one[0].bytes, one[1]))
+        count = _count(
+            len(near), "mailbox is nearly full, and then refuses", "mailboxes are nearly full, and then refuse"
+        )
+        text = f"{count} messages: {id} has {fullest.messages:,} unread ones"
+        advice = f"{shlex.join(['durasleep', 'get', id])} says on which channels, and what the execution does meanwhile"
+        said.append(Diagnosis(Level.WARNING, "mailboxes", text, advice))
+    if not found.is_all or len(named) > LOOKED_MAX:
+        text = f"there are too many mailboxes to look at all: {len(looked_at):,} were"
+        said.append(Diagnosis(Level.GOOD, "mailboxes", text))
+    return said
+
+
 def unknown(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions whose function no worker of their group has: they are tried again at least each minute."""
     due = yield from _members([keys.timers for keys in keyspaces], now_ms + _DEFERRED_MS)
@@ -286,6 +314,7 @@ _FACTS: tuple[Fact, ...] = (
     paused,
     paused_limits,
     _unserved,
+    mailboxes,
     unknown,
     gone,
     lost_threads,

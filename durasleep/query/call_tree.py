@@ -15,6 +15,7 @@ from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import Keyspace
 from durasleep.query.status import holders, status_of
+from durasleep.query.waiting_on import id_of, target_of
 
 NODES_MAX = 1_000  # in one tree: more than a screen can show
 DEPTH_MAX = 50
@@ -45,6 +46,8 @@ class Node:
     """Why it is where it is, for example halted."""
     worker: str | None
     """The name of the worker that runs it."""
+    to: str | None = None
+    """For whom a message is, or which promise is settled."""
     children: list[Node] = field(default_factory=list["Node"])
     """What it has called, in the order of its journal."""
 
@@ -74,10 +77,10 @@ def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
         entries, is_whole = yield from _entries(keys_of(owner.id), owner.id, NODES_MAX - count)
         is_all = is_all and is_whole
         count += len(entries)
-        child_ids = [_child_id(owner, entry) for entry in entries if entry.kind is Kind.CHILD]
+        child_ids = [id_of(entry, owner.id) for entry in entries if entry.kind is Kind.CHILD]
         records = yield from _records(keys_of, child_ids)
         for entry in entries:
-            child = records.get(_child_id(owner, entry)) if entry.kind is Kind.CHILD else None
+            child = records.get(id_of(entry, owner.id)) if entry.kind is Kind.CHILD else None
             if child is None or (not entry.child_id and child[0].incarnation != owner.incarnation):
                 node.children.append(_leaf(owner, entry))
                 continue
@@ -126,10 +129,6 @@ def _records(
     return found
 
 
-def _child_id(owner: PromiseRecord, entry: Entry) -> PromiseId:
-    return PromiseId(entry.child_id or f"{owner.id}~{entry.number}")
-
-
 def _node(record: PromiseRecord, worker: str | None) -> Node:
     return Node(
         id=record.id,
@@ -149,7 +148,7 @@ def _leaf(owner: PromiseRecord, entry: Entry) -> Node:
     is_left = entry.state is State.PENDING and owner.state is not State.PENDING
     state = State.CANCELED if is_left else entry.state
     return Node(
-        id=_child_id(owner, entry),
+        id=id_of(entry, owner.id),
         kind=entry.kind.value,
         name=entry.name,
         state=state.value,
@@ -159,4 +158,5 @@ def _leaf(owner: PromiseRecord, entry: Entry) -> Node:
         settled_at_ms=entry.stamp or (owner.settled_ms if is_left else 0) or None,
         reason=None,
         worker=None,
+        to=target_of(entry),
     )

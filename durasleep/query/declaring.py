@@ -16,39 +16,41 @@ from durasleep.protocol import limits, server, sorted_sets, versions
 from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.keys import Keyspace, L
 from durasleep.protocol.keyspaces import Keyspaces
-from durasleep.protocol.versions import FLOW
+from durasleep.protocol.versions import CHANNELS, FLOW
 
 _BEATS_MS = 10_000  # a worker with a heartbeat since then is alive
 _NAMED_MAX = 5  # workers in one sentence
 
 
-def require_flow(keyspaces: Keyspaces) -> Plan[None]:
-    """From now on the namespace needs a version with priorities, labels and limits. NotAllowed while a worker of an
-    older version is alive.
+_CALLED = {FLOW: "priorities, labels and limits", CHANNELS: "messages and published values"}
+
+
+def require(keyspaces: Keyspaces, feature: str) -> Plan[None]:
+    """From now on the namespace needs versions with this feature. NotAllowed while a worker of an older version is
+    alive.
     """
     namespace = keyspaces[0].namespace
     [meta] = yield [versions.read_meta(namespace)]
-    if versions.needs(unwrap(meta), FLOW):
+    if versions.needs(unwrap(meta), feature):
         return
-    yield from _check_workers(keyspaces)
-    [added] = yield [versions.add_feature(namespace, FLOW)]
+    yield from _check_workers(keyspaces, feature)
+    [added] = yield [versions.add_feature(namespace, feature)]
     unwrap(added)
-    yield from _check_workers(keyspaces)  # one may have begun meanwhile: its next heartbeat ends it
+    yield from _check_workers(keyspaces, feature)  # one may have begun meanwhile: its next heartbeat ends it
 
 
-def _check_workers(keyspaces: Keyspaces) -> Plan[None]:
-    old = yield from _old_workers(keyspaces)
+def _check_workers(keyspaces: Keyspaces, feature: str) -> Plan[None]:
+    old = yield from _old_workers(keyspaces, feature)
     if old:
         more = f" and {len(old) - _NAMED_MAX} more" if len(old) > _NAMED_MAX else ""
         named = ", ".join(name.partition("/")[0] for name in old[:_NAMED_MAX])
         raise NotAllowed(
-            "priorities, labels and limits can be used when no worker of an older version is left; there are "
-            f"{named}{more}"
+            f"{_CALLED[feature]} can be used when no worker of an older version is left; there are {named}{more}"
         )
 
 
-def _old_workers(keyspaces: Keyspaces) -> Plan[list[str]]:
-    """Workers that are alive, and do not know these."""
+def _old_workers(keyspaces: Keyspaces, feature: str) -> Plan[list[str]]:
+    """Workers that are alive, and do not know this feature."""
     asked = [(sorted_sets.list_members(keys.workers), server.read_time().at(keys.slot)) for keys in keyspaces]
     answers = yield list(chain.from_iterable(asked))
     beating: dict[str, Keyspace] = {}
@@ -59,7 +61,7 @@ def _old_workers(keyspaces: Keyspaces) -> Plan[list[str]]:
     if not beating:
         return []
     known = yield [versions.read_knows(keys, name) for name, keys in beating.items()]
-    return [name for name, knows in zip(beating, known, strict=True) if FLOW not in (unwrap(knows) or "").split()]
+    return [name for name, knows in zip(beating, known, strict=True) if feature not in (unwrap(knows) or "").split()]
 
 
 def declare(keyspaces: Keyspaces, declared: Mapping[str, Declared]) -> Plan[bool]:

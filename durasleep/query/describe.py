@@ -16,7 +16,7 @@ from durasleep.errors import (
     RemoteError,
 )
 from durasleep.model import Entry, Kind, Place, PromiseId, Recording, State, group_of, priority_of
-from durasleep.protocol import command, groups, journal, limits
+from durasleep.protocol import channels, command, groups, journal, limits
 from durasleep.protocol.command import Plan
 from durasleep.protocol.groups import Pause
 from durasleep.protocol.journal import Loaded, PromiseRecord
@@ -27,6 +27,7 @@ from durasleep.query.status import find_entry, holders, state_of, status_of
 from durasleep.query.waiting_on import Pending, began_ms, pending_of
 from durasleep.traits import read_labels
 
+_MAILBOX_PAGES_MAX = 100  # of a thousand fields: ten times as many as it can have
 _SHOWN_ATTEMPTS_MAX = 20  # of the failed ones: the last ones show what is wrong
 
 
@@ -42,6 +43,18 @@ class FailedAttempt:
     """The error, with its type, in a line or more."""
     at_ms: int
     """When it was journaled, in ms since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The messages that an execution was sent, and that its code has not asked for."""
+
+    messages: int
+    """How many there are; at most 1,000."""
+    bytes: int
+    """The size of all of them; at most 1 MiB, if there is more than one."""
+    channels: dict[str, int]
+    """How many there are of each channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +119,8 @@ class Description:
     """Who has paused the group."""
     forked_from: str | None = None
     """The id of the execution whose journal it has begun with, if it is a fork."""
+    unread: Unread | None = None
+    """The messages that its code has not asked for; None if there are none."""
 
     @property
     def deaths(self) -> int:
@@ -129,6 +144,8 @@ def describe(keys_of: Callable[[str], Keyspace], id: PromiseId, codec: Codec) ->
     found = _describe(loaded, worker, halted_ms, codec)
     if loaded.record.place is Place.SUSPENDED and (circle := (yield from find_circle(keys_of, loaded))):
         found = dataclasses.replace(found, reason=describe_circle(circle))
+    if loaded.record.has_mailbox and (unread := (yield from _unread_of(keys, id))):
+        found = dataclasses.replace(found, unread=unread)
     if found.status == "queued" and found.group and (paused := (yield from _pause_of(keys, found.group))):
         found = dataclasses.replace(found, paused_since_ms=paused.since_ms, paused_by=paused.by)
     if found.status == "parked" and found.limit:
@@ -139,6 +156,21 @@ def describe(keys_of: Callable[[str], Keyspace], id: PromiseId, codec: Codec) ->
         place = None if (count := command.unwrap(before)) is None else count + 1
         found = dataclasses.replace(found, place_in_line=place, limit_paused_since_ms=command.unwrap(paused_ms))
     return found
+
+
+def _unread_of(keys: Keyspace, id: PromiseId) -> Plan[Unread | None]:
+    [answer] = yield [channels.read_mailbox(keys, id)]
+    mailbox = command.unwrap(answer)
+    if mailbox is None or not mailbox.messages:
+        return None
+    cursor, unread = b"0", dict[str, int]()
+    for _ in range(_MAILBOX_PAGES_MAX):
+        [page] = yield [channels.read_unread(keys, id, cursor)]
+        cursor, found = command.unwrap(page)
+        unread |= found
+        if cursor == b"0":
+            break
+    return Unread(mailbox.messages, mailbox.bytes, dict(sorted(unread.items())))
 
 
 def _pause_of(keys: Keyspace, group: str) -> Plan[Pause | None]:

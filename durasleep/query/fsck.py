@@ -119,7 +119,7 @@ def _things(
         keys, rest = ours
         kind, _, subject = rest.partition(b":")
         match to_text(kind):
-            case ("promise" | "schedule" | "waiters" | "run") as known if subject:
+            case ("promise" | "schedule" | "waiters" | "run" | "view" | "mail") as known if subject:
                 yield keys, known, subject, b""
             case "group" | "index" if subject:
                 yield keys, "key", rest, b""

@@ -101,6 +101,8 @@ class Summary:
     """Names and values by which people find it."""
     limit: str | None = None
     """The name of the limit that counts it."""
+    channels: list[str] = field(default_factory=list[str])
+    """The channels on which it waits for a message."""
 
 
 PARTLY_ASKED = "A part of the cluster was moving to another node, or did not answer"
@@ -417,36 +419,32 @@ def _summary(record: PromiseRecord, worker: str | None) -> Summary:
         priority=priority_of(record.queue),
         labels=read_labels(record.labels),
         limit=record.limit_name or None,
+        channels=record.channels,
     )
 
 
 def queues(keyspaces: Keyspaces, group: str | None, found: SearchPage) -> Plan[list[tuple[Keyspace, str]]]:
     """The streams of a group, or of all, that exist: the partition and the name of each, sorted by name."""
-    names: dict[tuple[str, int], Keyspace] = {}
-    for at, *_ in keyspaces.by_node():
-        cursor: _Cursor = b""
-        for _ in range(STEPS_MAX):
-            [page] = yield [_scan(keyspaces, at, "queue:", cursor)]
-            scanned, cursor = unwrap(page)
-            for keys, queue in scanned:
-                if group in (None, group_of(queue)):
-                    names[queue, keys.partition] = keys
-            if cursor is None:
-                break
-        else:
-            found.is_all = False
+    named = yield from named_keys(keyspaces, "queue:", found)
+    names = {(queue, keys.partition): keys for keys, queue in named if group in (None, group_of(queue))}
     return [(names[one], one[0]) for one in sorted(names)]
 
 
 def _parked(keyspaces: Keyspaces, found: SearchPage) -> Plan[list[tuple[Keyspace, str]]]:
     """The sorted sets of parked executions: the partition and the name of each, behind the tag."""
+    named = yield from named_keys(keyspaces, NEAR["limits"], found)
+    return [(keys, name) for keys, name in named if name.split(":", 2)[1:2] == ["parked"]]
+
+
+def named_keys(keyspaces: Keyspaces, beginning: str, found: SearchPage) -> Plan[list[tuple[Keyspace, str]]]:
+    """The keys whose names begin so: the partition of each, and the rest of its name. A key may be there twice."""
     names: list[tuple[Keyspace, str]] = []
     for at, *_ in keyspaces.by_node():
         cursor: _Cursor = b""
         for _ in range(STEPS_MAX):
-            [page] = yield [_scan(keyspaces, at, NEAR["limits"], cursor)]
+            [page] = yield [_scan(keyspaces, at, beginning, cursor)]
             scanned, cursor = unwrap(page)
-            names += [(keys, name) for keys, name in scanned if name.split(":", 2)[1:2] == ["parked"]]
+            names += scanned
             if cursor is None:
                 break
         else:

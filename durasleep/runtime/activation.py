@@ -9,7 +9,20 @@ from typing import Any
 from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
 from durasleep.errors import CorruptData, NotDurable, UsageError
-from durasleep.model import CANCEL, Entry, Kind, Mark, Number, Op, PromiseId, StartChild, StartPromise, StartTimer
+from durasleep.model import (
+    CANCEL,
+    Entry,
+    Kind,
+    Mark,
+    Number,
+    Op,
+    PromiseId,
+    Publish,
+    StartChild,
+    StartPromise,
+    StartReceive,
+    StartTimer,
+)
 from durasleep.runtime import asyncio_patches
 from durasleep.runtime.context import Context, ExecutionInfo, run_with_cleanup
 from durasleep.runtime.definition import WorkflowDefinition
@@ -159,8 +172,8 @@ class Activation:
 
     def note_committed(self, ops: Sequence[Op]) -> None:
         """The server has these ops now."""
-        if ops:
-            self.last_op_number = ops[-1].number
+        if ops and (number := _last_entry(ops)):
+            self.last_op_number = number
 
     def positions(self) -> str:
         """The positions at which the code waits, for people."""
@@ -230,7 +243,7 @@ class Activation:
     def _call(self) -> Coroutine[Any, Any, Any]:
         definition = self._definition
         args, kwargs = self.codec.decode_args(self._args, definition.fn, skip_first=True)
-        context = Context(self._info, self.codec, self._loop, self._journal, definition)
+        context = Context(self._info, self.codec, self._loop, self._journal, definition, self._base)
         return run_with_cleanup(context, definition.fn(context, *args, **kwargs))
 
     def _feed(self, settled: list[Entry]) -> None:
@@ -239,7 +252,10 @@ class Activation:
             if entry.stamp <= self.seen:
                 continue
             if self._is_over():
-                return
+                if loop.halted is not None or not self._journal.is_sending:
+                    return
+                self._note_heard(entry)
+                continue
             self.seen = loop.now_ms = entry.stamp
             self.seen_number = entry.number
             if entry.number in self._unseen:
@@ -250,6 +266,13 @@ class Activation:
                 loop.on_cancel_asked()
             if not loop.drain():
                 self._ran_away()
+
+    def _note_heard(self, entry: Entry) -> None:
+        """One settlement after the end of the code, which waits for what was sent. A message that comes now returns to
+        the mailbox with the end.
+        """
+        self.seen, self.seen_number = entry.stamp, entry.number
+        self._journal.note_heard(entry)
 
     def _ran_away(self) -> None:
         loop = self._loop
@@ -274,9 +297,13 @@ class Activation:
         loop, journal = self._loop, self._journal
         if loop.halted is not None:
             return self._ended(Halted(loop.halted))
+        if journal.channels and journal.is_sending and self._is_over():
+            return self._sending()
         if loop.fatal is not None:
             return self._ended(self._rejected(loop.fatal))
         if loop.continued is not None:
+            if journal.has_undelivered_cancel:  # it came while the end waited for what was sent
+                return self._ended(CanceledOutcome())
             return self._ended(Continued(loop.continued, loop.root_numbers.taken))
         root = loop.root
         if root is None or root.done():
@@ -311,12 +338,26 @@ class Activation:
             f"with {journal.payload_bytes:,} bytes of at most {settings.journal_bytes_max:,}"
         )
 
+    def _sending(self) -> Progress:
+        """An ending waits until what was sent to another partition is heard of; here that is the answer of a commit.
+
+        No code runs meanwhile.
+        """
+        root = self._loop.root
+        if root is not None and root.done() and not root.cancelled():
+            root.exception()  # it counts as seen, whether this activation is there at the end or not
+        running = self._journal.running
+        ops, _, _ = self._journal.take_difference()
+        return Progress(tuple([op for op in ops if _outlives(op, Resolved(b""))]), (), running, True, None)
+
     def _ended(self, outcome: WorkflowOutcome) -> Progress:
         journal = self._journal
         running = journal.running
+        if journal.channels:
+            journal.return_late()
         ops, _, _ = journal.take_difference()
         if ops:
-            ops = () if isinstance(outcome, Halted) else tuple([op for op in ops if _outlives(op)])
+            ops = tuple([op for op in ops if _outlives(op, outcome)])
         forgotten: tuple[Forgotten, ...] = ()
         if (journal.open_calls or journal.forgotten) and isinstance(outcome, Resolved | Continued):
             forgotten = journal.take_forgotten(is_end=True)
@@ -359,10 +400,25 @@ def version_of(entries: Iterable[Entry]) -> int | None:
     return 1 if begun else None
 
 
-def _outlives(op: Op) -> bool:
-    """Whether it matters after its workflow has ended; other ops would be made and canceled in one commit."""
+def _last_entry(ops: Sequence[Op]) -> Number | None:
+    """The number of the last op that is an entry of the journal."""
+    for op in reversed(ops):
+        if type(op) is not Publish:
+            return op.number
+    return None
+
+
+def _outlives(op: Op, outcome: WorkflowOutcome) -> bool:
+    """Whether it matters after its workflow has ended; other ops would be made and canceled in one commit.
+
+    What has been published is seen, also if a person has to look at the execution; only a new run begins without it.
+    """
+    if isinstance(op, Publish):
+        return not isinstance(outcome, Continued)
+    if isinstance(outcome, Halted):
+        return False
     match op:
-        case StartTimer() | StartPromise() | Mark():
+        case StartTimer() | StartPromise() | StartReceive() | Mark():
             return False
         case StartChild():
             return op.child_id is not None

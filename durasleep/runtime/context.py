@@ -21,6 +21,7 @@ from uuid import UUID
 import msgspec
 
 from durasleep.codec import Codec
+from durasleep.codec.published import copy_values, encode_run
 from durasleep.declared import NOTHING_DECLARED
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, Stuck, UsageError, WorkflowEvicted
@@ -32,6 +33,7 @@ from durasleep.model import (
     Kind,
     Number,
     PromiseId,
+    Publish,
     StartChild,
     StartPromise,
     StartTimer,
@@ -45,6 +47,7 @@ from durasleep.model import (
     parse_target,
     retention_ms,
 )
+from durasleep.runtime.channels import ChannelCalls
 from durasleep.runtime.definition import (
     Definition,
     TaskDefinition,
@@ -121,24 +124,33 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
         return self.incarnation
 
 
-class Context:
+class Context(ChannelCalls):
     """The first argument of every workflow. Use it in the workflow only: its durable calls raise NotDurable elsewhere.
 
     An id or name that cannot be used raises InvalidId, and a duration that cannot be used raises InvalidDuration. Both
     are UsageErrors: nothing was started.
     """
 
-    __slots__ = ("_cleanups", "_codec", "_definition", "_journal", "_loop", "info")
+    __slots__ = ("_base", "_cleanups", "_codec", "_definition", "_journal", "_loop", "_published", "info")
 
     def __init__(
-        self, info: ExecutionInfo, codec: Codec, loop: WorkflowLoop, journal: Journal, definition: WorkflowDefinition
+        self,
+        info: ExecutionInfo,
+        codec: Codec,
+        loop: WorkflowLoop,
+        journal: Journal,
+        definition: WorkflowDefinition,
+        base: int = 0,
     ) -> None:
+        """``base`` is the last number of the runs before this one."""
         self.info = info
+        self._base = base
         self._definition = definition
         self._codec = codec
         self._loop = loop
         self._journal = journal
         self._cleanups: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+        self._published: dict[str, Any] | None = None
 
     # -- waiting
 
@@ -557,6 +569,29 @@ class Context:
         return self._journal.patched(check_label(change))
 
     # -- knowing
+
+    def publish(self, /, **values: Any) -> None:
+        """Let others see these values, by ``app.view(id)`` and ``app.watch(id)``, for which no code runs::
+
+            ctx.publish(status="waiting for payment", cents=4200)
+
+        Values of other names stay as they are; a value of the same name is replaced. ``status`` is shown wherever there
+        is room for one. It is no durable call: it needs no ``await``. What was published is seen with the next commit,
+        within milliseconds, at the latest with the end, and is kept as long as the execution. A new run, see
+        ``continue_as_new``, begins with nothing.
+
+        Raises PayloadTooLarge if all that is published is more than 4 KiB, NotSerializable for a value that cannot be
+        sent, and InvalidId for a name that is no label. Nothing changes then.
+        """
+        self._loop.call_numbers()  # NotDurable outside of the workflow
+        if self._loop.evicting:
+            return
+        whose = self.info.function
+        published = {**(self._published or {}), **copy_values(values, whose)}
+        payload = encode_run(self._codec, self._base, published, whose)
+        self._published = published
+        if not self._loop.replaying:
+            self._journal.publish(Publish(payload))
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:

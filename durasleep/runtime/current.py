@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from durasleep.codec.published import progress_of
 from durasleep.errors import UsageError
 from durasleep.model import group_of
-from durasleep.runtime.waits import inside
+from durasleep.runtime.waits import Attempt, inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,43 @@ def checkpoint(data: object) -> None:
         raise UsageError(
             "durasleep.checkpoint() works only in tasks and steps: the journal of a workflow keeps what it has done"
         )
-    call[3](data)
+    call[3].keep(data)
+
+
+def publish(**values: Any) -> None:
+    """Let others see these values of the running task or step: in ``app.view(id)`` and ``app.watch(id)``::
+
+        durasleep.publish(file=name, rows=1_000)
+
+    It returns at once. The worker sends what was published last, at most once a second for each execution, and in any
+    case when the attempt ends. Values of other names stay as they are. Each attempt begins with nothing, and the values
+    of the last one are kept as long as the execution; of a workflow those of the 64 steps that spoke last.
+
+    Raises UsageError anywhere else than in a task or step (a workflow has ``ctx.publish``), for a name that is no
+    label, and for a value that cannot be sent: what is no result of a step, either, and more than 4 KiB in all
+    (PayloadTooLarge).
+    """
+    _attempt("publish").publish(values, None)
+
+
+def progress(done: float, total: float | None = None, text: str = "") -> None:
+    """Let others see how far the running task or step has come::
+
+        for number, file in enumerate(files):
+            durasleep.progress(number, len(files), file.name)
+            upload(file)
+
+    Without a ``total`` only the number is shown. It is sent as ``publish`` sends values, and ``durasleep rpc`` shows it
+    as a bar. Raises UsageError anywhere else than in a task or step, and for what is no number or no short text.
+    """
+    _attempt("progress").publish({}, progress_of(done, total, text))
+
+
+def _attempt(verb: str) -> Attempt:
+    call = inside()
+    if call is None or call[3] is None:
+        raise UsageError(f"durasleep.{verb}() works only in tasks and steps: in a workflow, use ctx.publish(...)")
+    return call[3]
 
 
 def describe(

@@ -9,6 +9,7 @@ cdef class Journal:
     cdef public long long payload_bytes, open_calls, _matched
     cdef public dict _marks, _patches, _entries, _asked, _wanted, _running
     cdef public set _buried
+    cdef public dict channels
     cdef public list _stopped
     cdef public object _listened, forgotten, unawaited
 
@@ -20,6 +21,7 @@ cdef class Journal:
     cpdef ask(self, number, kind, name, asked, make)
     cpdef _want(self, number, make)
     cpdef mark(self, kind, name)
+    cpdef publish(self, op)
     cpdef take_difference(self)
     @cython.locals(entries=double, carried=double)
     cpdef double filled(self, entries_max, bytes_max)

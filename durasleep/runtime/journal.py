@@ -15,10 +15,25 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import Canceled, CorruptData, LimitFull, OtherFunction, RemoteError, TimedOut, UsageError
+from durasleep.errors import (
+    Canceled,
+    CorruptData,
+    DurasleepError,
+    Ended,
+    LimitFull,
+    MailboxFull,
+    NewerVersion,
+    NotAllowed,
+    NotFound,
+    OtherFunction,
+    RemoteError,
+    TimedOut,
+    UsageError,
+)
 from durasleep.model import (
     CANCEL,
     MARKS,
+    RECEIVES_MAX,
     CancelEntry,
     Due,
     Entry,
@@ -27,8 +42,10 @@ from durasleep.model import (
     Number,
     Op,
     PromiseId,
+    Publish,
     StartTimer,
     State,
+    delivery_of,
 )
 from durasleep.runtime.event_loop import CallNumbers, WorkflowFuture, WorkflowLoop, WorkflowTimer, find_call_site
 from durasleep.runtime.retry import Retry, failure_of
@@ -37,7 +54,13 @@ from durasleep.runtime.transaction_reply import read_reply
 T = TypeVar("T")
 
 TIMER_MS_MIN = 1_000  # a shorter wait between two attempts is cheaper in the worker than in Redis
-_AWAITED = (Kind.TIMER, Kind.STEP, Kind.CHILD)  # a promise is for others, and a detached execution needs no waiter
+_AWAITED = (
+    Kind.TIMER,
+    Kind.STEP,
+    Kind.CHILD,
+    Kind.RECEIVE,
+)  # a promise is for others, and a detached execution needs no waiter
+_SENT = (Kind.SEND, Kind.SETTLE)
 _NO_NUMBERS: frozenset[Number] = frozenset()
 _SHOWN_BEFORE = 3  # matching entries that are shown before a mismatch, to help find the position
 
@@ -141,6 +164,8 @@ class DurableFuture(WorkflowFuture[T]):
             journal.unawaited = self
         try:
             if entry.state is not State.RESOLVED:
+                if is_given_back(entry):
+                    return
                 error = _error_of(entry, journal.codec, self.id)
                 self.set_exception(error)
                 return
@@ -255,6 +280,7 @@ class Journal:
         "_running",
         "_stopped",
         "_wanted",
+        "channels",
         "codec",
         "forgotten",
         "handed_out",
@@ -287,6 +313,7 @@ class Journal:
         self._wanted: dict[Number, Op | StepCall] = {}  # the difference, in the order of the calls
         self._running: dict[Number, None] = {}  # steps handed out
         self._stopped: list[Number] = []
+        self.channels: dict[Number, Kind] = {}  # open calls that receive or send something; few workflows have any
         self._listened: frozenset[Number] = _NO_NUMBERS  # few are ever awaited and then left, or forgotten
         self.forgotten: tuple[Forgotten, ...] = ()
         """Calls that were not awaited and that nobody can await any more; those still open are added at the end."""
@@ -324,10 +351,28 @@ class Journal:
         self._asked[number] = None
         self.open_calls -= 1
         self._running.pop(number, None)
+        if self.channels:
+            self.channels.pop(number, None)
         asked.deliver(entry)
         if self.unawaited is not None:
             asked = None
             self._note_if_forgotten()
+
+    def note_heard(self, entry: Entry) -> None:
+        """One settlement after the end of the code, to which nothing is delivered any more."""
+        number = entry.number
+        if entry.kind is Kind.RECEIVE:
+            return  # its message returns with the end, see ``return_late``
+        if self.channels.pop(number, None) is not None and self._asked.get(number) is not None:
+            self._asked[number] = None
+            self.open_calls -= 1
+
+    def return_late(self) -> None:
+        """Messages that came after the end of the code return, all of them at once: so they stay in order."""
+        for number, kind in [*self.channels.items()]:
+            entry = self._entries.get(number)
+            if kind is Kind.RECEIVE and entry is not None and entry.state is State.RESOLVED:
+                self.cancel(number, kind, entry.name)
 
     def _note_if_forgotten(self) -> None:
         """Look at calls that were delivered without a waiter: if the code holds no reference, they can never be
@@ -460,7 +505,7 @@ class Journal:
             if entry.state is State.PENDING:
                 if kind is Kind.STEP:  # a step without a result runs again
                     self._want(number, make)
-            elif not entry.stamp:
+            elif entry.state is State.CANCELED and (not entry.stamp or kind is Kind.RECEIVE):
                 self._buried.add(number)
         self._asked[number] = asked
         self.open_calls += 1
@@ -482,12 +527,13 @@ class Journal:
         self._asked[number] = None
         self.open_calls -= 1
         self._buried.discard(number)
+        self.channels.pop(number, None)
         if number in self._wanted:
             del self._wanted[number]
             return
         entry = self._entries.get(number)
-        if entry is None or entry.state is State.PENDING:
-            self._wanted[number] = CancelEntry(number, kind, name)
+        if entry is None or entry.state is State.PENDING or (kind is Kind.RECEIVE and entry.state is State.RESOLVED):
+            self._wanted[number] = CancelEntry(number, kind, name)  # a message that was not delivered is given back
         if number in self._running:
             del self._running[number]
             self._stopped.append(number)
@@ -508,6 +554,39 @@ class Journal:
         number = Number(f"{CANCEL}.{len(self._marks) + 1}")  # calls of the code have numbers above that of the cancel
         self._marks[kind, name] = number
         self._wanted[number] = Mark(number, kind, name)
+
+    # -- channels
+
+    def check_receive(self) -> None:
+        """UsageError if as many messages are waited for as can be."""
+        if sum(kind is Kind.RECEIVE for kind in self.channels.values()) >= RECEIVES_MAX:
+            raise UsageError(f"{self.owner} waits for {RECEIVES_MAX} messages already: await some, or cancel them")
+
+    def call_channel(
+        self,
+        future: DurableFuture[Any],
+        kind: Kind,
+        name: str,
+        type_hint: Any,
+        make: Callable[[Number], Op],
+        given_id: PromiseId | None = None,
+    ) -> None:
+        """A durable call that receives or sends something."""
+        number = self.enter(future, kind, name, type_hint, make, given_id)
+        if future._journal is not None:
+            self.channels[number] = kind
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something that was sent has not been heard of: an ending waits for it."""
+        return any(kind in _SENT for kind in self.channels.values())
+
+    def publish(self, op: Publish) -> None:
+        """With the next commit, as its first op: it must not be missing if only a part of the ops is committed."""
+        if op.number in self._wanted:
+            self._wanted[op.number] = op
+        else:
+            self._wanted = {op.number: op, **self._wanted}
 
     # -- the difference
 
@@ -592,6 +671,11 @@ def sort_key(number: Number) -> list[int]:
     return [int(part) for part in number.split(".")]
 
 
+def is_given_back(entry: Entry) -> bool:
+    """Whether this was a receive whose message was given back, because the code did not want it any more."""
+    return entry.kind is Kind.RECEIVE and entry.state is State.CANCELED
+
+
 def _is_tombstone(entry: Entry) -> bool:
     return entry.state is State.CANCELED and not entry.stamp
 
@@ -604,6 +688,10 @@ def _result_of(entry: Entry, codec: Codec, type_hint: Any, future: DurableFuture
         return read_reply(entry.payload)
     if entry.kind is Kind.DETACHED:
         return future.id
+    if entry.kind is Kind.SEND:
+        return delivery_of(entry.payload)
+    if entry.kind is Kind.SETTLE:
+        return entry.payload == b"1"
     return None if entry.kind is Kind.TIMER else codec.decode(entry.payload, type_hint)
 
 
@@ -613,6 +701,8 @@ def _error_of(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
             return _rejection(entry, codec, id)
         case State.CANCELED:
             return Canceled(f"{entry.kind} {id} was canceled")
+        case State.TIMEDOUT if entry.kind is Kind.RECEIVE:
+            return TimedOut(f"no message came to channel {entry.name!r} of {id.rpartition('~')[0]} in time")
         case State.TIMEDOUT:
             return TimedOut(f"{entry.kind} {id} was not settled before its deadline")
         case _:
@@ -634,9 +724,28 @@ def _refusal(entry: Entry, id: PromiseId) -> Exception:
             return CorruptData(f"{entry.kind} {id} was rejected without an error")
 
 
+def _not_sent(entry: Entry) -> Exception:
+    """Why a script has sent or settled nothing."""
+    what = f"a message for {entry.child_id}" if entry.kind is Kind.SEND else f"the settlement of {entry.child_id}"
+    error, why = _NOT_SENT.get(entry.payload, (CorruptData, "what is there is not ours"))
+    return error(f"{what} was not made: {why}")
+
+
+_NOT_SENT: dict[bytes, tuple[type[DurasleepError], str]] = {
+    b"N": (NotFound, "there is none"),
+    b"E": (Ended, "it has ended"),
+    b"M": (MailboxFull, "its mailbox is full"),
+    b"A": (NotAllowed, "an execution takes messages and a promise is settled, nothing else"),
+    b"V": (NewerVersion, "only a newer version can use it"),
+}
+
+
 def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
-    if len(entry.payload) <= 1 and entry.kind in (Kind.CHILD, Kind.DETACHED):
-        return _refusal(entry, id)
+    if len(entry.payload) <= 1:
+        if entry.kind in (Kind.CHILD, Kind.DETACHED):
+            return _refusal(entry, id)
+        if entry.kind in _SENT:
+            return _not_sent(entry)
     if entry.kind is Kind.TRANSACTION:
         return RemoteError("ResponseError", entry.payload[1:].decode(errors="replace").strip())
     error = codec.read_error(entry.payload)

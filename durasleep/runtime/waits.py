@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
+from durasleep.codec.published import StepProgress
 from durasleep.errors import Stuck
 from durasleep.model import PromiseId
 
@@ -36,9 +37,21 @@ class Waits:
         self._waiting.pop(key, None)
 
 
-Inside = tuple[Waits, str, Any, Callable[[object], None] | None]
+class Attempt(Protocol):
+    """A running attempt of a task or step, as its function reaches it; from any thread."""
+
+    def keep(self, data: object) -> None:
+        """See ``durasleep.checkpoint``."""
+        ...
+
+    def publish(self, values: Mapping[str, object], progress: StepProgress | None) -> None:
+        """See ``durasleep.publish`` and ``durasleep.progress``; without ``progress``, the last one stays."""
+        ...
+
+
+Inside = tuple[Waits, str, Any, Attempt | None]
 """A running task or step: the waits it belongs to, its name, a prefix and its id, the source of its description, and
-what keeps a checkpoint, see ``durasleep.runtime.current``."""
+its attempt, see ``durasleep.runtime.current``."""
 
 # One variable for everything: setting each one costs a step a microsecond or two.
 _inside: contextvars.ContextVar[Inside | None] = contextvars.ContextVar("durasleep_call", default=None)

@@ -25,8 +25,8 @@ class Partitions:
         self._topology = topology
         self.meta_slot = slot_of(namespace)
         """The hash slot of what is known of the namespace as a whole."""
-        self.has_flow = False
-        """Whether the namespace needs versions with priorities, labels and limits, as far as this program knows."""
+        self.features: set[str] = set()
+        """What the namespace needs of the versions that use it, as far as this program knows."""
         self._take(1)
 
     def set_count(self, count: int) -> None:

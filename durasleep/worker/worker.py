@@ -131,7 +131,7 @@ class Worker:
             overrides=overrides,
             on_used_up=self._leave_used_up,
             on_full=self._unblock_readers,
-            on_flow_needed=self._want_flow,
+            require=self._require,
         )
         self._declaring = Declaring(self._store, registry)
         self._reading_turns = Turns(self._store.partitions.node_of)
@@ -271,8 +271,8 @@ class Worker:
             await cancel(pulse, declaring)
             await self._leave(heartbeats)
 
-    def _want_flow(self) -> None:
-        self._declaring.want()
+    async def _require(self, feature: str) -> None:
+        await self._declaring.require(feature)
 
     def _make_heartbeats(self) -> Heartbeats:
         """They are sent in threads of their own; the answers are passed to this loop."""

@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from durasleep import Durasleep, testing
+from durasleep.app import pointed_at
 from durasleep.cli.app import main
-from harness.servers import MakeServer
+from durasleep.testing import Env
+from harness.servers import MakeServer, Server
 from tests.cli.terminal import Done, Terminal
+from tests.service.functions import QUICK
 
 Quick = Callable[..., Done]
 """What the fixture ``quick`` is: ``quick(terminal, *args)``."""
+Kit = Callable[[Durasleep], AbstractAsyncContextManager[Env]]
+"""What the fixture ``kit`` is: ``kit(app)``."""
+Connect = Callable[[Durasleep], Durasleep]
+"""What the fixture ``connect`` is: ``connect(app)``."""
 NewProject = Callable[..., Terminal]
 """What the fixture ``new_project`` is: ``new_project(shop=TEXT)``."""
 
@@ -65,3 +74,29 @@ def forget_modules_in(directory: Path) -> None:
     for name, module in tuple(sys.modules.items()):
         if directory in Path(getattr(module, "__file__", None) or "/").parents:
             del sys.modules[name]
+
+
+@pytest.fixture
+def kit(real_server: Server, partition_count: int) -> Kit:
+    """The test kit on a real server; ``fsck`` finds nothing at its end."""
+
+    @asynccontextmanager
+    async def make(app: Durasleep) -> AsyncGenerator[Env]:
+        async with testing.env(app, redis=real_server.url, partitions=partition_count) as env:
+            yield env
+            assert (await app.fsck()).findings == []
+
+    return make
+
+
+@pytest.fixture
+async def connect(real_server: Server, namespace: str) -> AsyncIterator[Connect]:
+    """Points a recipe at a real server, whose clock nobody moves; its workers die and are replaced as in production."""
+    async with AsyncExitStack() as stack:
+
+        def connected(app: Durasleep) -> Durasleep:
+            stack.enter_context(pointed_at(app, real_server.url, namespace=namespace, settings=QUICK))
+            stack.push_async_callback(app.aclose)
+            return app
+
+        yield connected

@@ -29,10 +29,17 @@ async def run(code: str, names: dict[str, Any]) -> None:
 
 async def test_its_code_runs_as_shown(make_server: MakeServer, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("DURASLEEP_REDIS_URL", make_server().url)
-    fork, pause, checkpoint, audit = blocks("python")
+    fork, pause, checkpoint, publishing, reading, audit = blocks("python")
     uploaded: list[str] = []
     async with Durasleep() as app:
-        names: dict[str, Any] = {"app": app, "Durasleep": Durasleep, "Retry": Retry, "durasleep": durasleep}
+        names: dict[str, Any] = {
+            "app": app,
+            "Context": Context,
+            "Durasleep": Durasleep,
+            "Retry": Retry,
+            "durasleep": durasleep,
+            "import_one": len,
+        }
 
         async def upload(file: str) -> None:
             uploaded.append(file)
@@ -55,8 +62,20 @@ async def test_its_code_runs_as_shown(make_server: MakeServer, monkeypatch: Any,
             await (await app.rpc("order-42", order)).result(20)
             await run(fork, names)
             await run(pause, names)
-        await app.rpc("order-42", order)
         assert capsys.readouterr().out.splitlines()[:1] == ["shipped"]
+        async with Durasleep(namespace="publishing") as names["app"]:
+            exec(publishing, names)
+            async with serving(names["app"]):
+                await names["app"].rpc("order-42", names["order"], ["a.txt", "b"])
+                await until(names["app"], "order-42", "suspended")
+                await names["app"].promises.resolve("order-42~2")
+                await names["app"].get("order-42").result(20)
+                await run(reading, names)
+        assert capsys.readouterr().out.startswith(
+            "waiting for approval 2 1.0\nwaiting for approval StepProgress(done=2"
+        )
+        names["app"] = app
+        await app.rpc("order-42", order)
         await app.options(delay="1h").rpc("order-43", order)
         await run(audit.replace("order-42", "order-43"), names)
         await until(app, "order-43", "done")

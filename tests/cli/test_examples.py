@@ -13,7 +13,7 @@ from durasleep import testing
 from examples import reminders
 from harness.servers import MakeServer
 from tests.cli.conftest import Quick
-from tests.cli.terminal import Terminal, run_as_program, wait_for
+from tests.cli.terminal import Terminal, run_as_program
 
 
 @pytest.fixture
@@ -49,23 +49,6 @@ def test_what_is_encrypted_is_plain_text_nowhere_in_redis(terminal: Terminal) ->
     assert without_key.code != 0
     assert "Traceback" not in without_key.err
     assert len(without_key.err.splitlines()) == 1
-
-
-def test_an_approval_is_given_through_the_command_line(terminal: Terminal, quick: Quick) -> None:
-    with terminal.running("worker", "examples.approval:app", until="is ready"):
-        assert quick(terminal, "rpc", "expense-7", "approve_expense", "250", "--no-wait").code == 0
-        wait_for(
-            lambda: [one["id"] for one in waits_for(quick, terminal, "expense-7")] == ["expense-7~1"], "the promise"
-        )
-        assert quick(terminal, "promise", "resolve", "expense-7~1", "--value", '"Ada"').out == "resolved\n"
-        done = quick(terminal, "rpc", "expense-7", "approve_expense", "250")
-    assert done.out == "250 EUR approved by Ada\n"
-
-
-def test_an_approval_nobody_gives_is_a_no(terminal: Terminal, quick: Quick) -> None:
-    with terminal.running("worker", "examples.approval:app", until="is ready"):
-        done = quick(terminal, "rpc", "expense-8", "approve_expense", "250", "0.5")
-    assert done.out == "250 EUR declined: nobody answered in time\n"
 
 
 def test_steps_charge_wait_and_ship(terminal: Terminal, quick: Quick) -> None:

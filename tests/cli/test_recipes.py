@@ -7,8 +7,7 @@ import inspect
 import re
 import shlex
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -17,8 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from durasleep import Canceled, Durasleep, testing
-from durasleep.app import pointed_at
+from durasleep import Canceled, Durasleep
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol import journal
@@ -35,17 +33,13 @@ from examples import (
     saga,
     subscription,
 )
-from harness.servers import MakeServer, Server
-from tests.cli.conftest import Quick
+from harness.servers import MakeServer
+from tests.cli.conftest import Connect, Kit, Quick
 from tests.cli.terminal import ROOT, Terminal, run_as_program
-from tests.service.functions import QUICK
 from tests.service.workers import PATIENCE_S, eventually, serving
 
-Kit = Callable[[Durasleep], AbstractAsyncContextManager[Env]]
-Connect = Callable[[Durasleep], Durasleep]
-
 LINES_MAX = 60
-TRIED_ELSEWHERE = ("approval", "reminders")
+TRIED_ELSEWHERE = ("approval_web", "reminders")
 """In test_examples.py: their clients must wait for something."""
 NAMES = sorted(re.findall(r"\(\.\./examples/(\w+)\.py\)", (ROOT / "docs" / "recipes.md").read_text()))
 
@@ -85,32 +79,6 @@ class Watched:
         """Wait until this call stands."""
         async with asyncio.timeout(PATIENCE_S):
             await self._stuck[call].wait()
-
-
-@pytest.fixture
-def kit(real_server: Server, partition_count: int) -> Kit:
-    """The test kit on a real server; ``fsck`` finds nothing at its end."""
-
-    @asynccontextmanager
-    async def make(app: Durasleep) -> AsyncGenerator[Env]:
-        async with testing.env(app, redis=real_server.url, partitions=partition_count) as env:
-            yield env
-            assert (await app.fsck()).findings == []
-
-    return make
-
-
-@pytest.fixture
-async def connect(real_server: Server, namespace: str) -> AsyncIterator[Connect]:
-    """Points a recipe at a real server, whose clock nobody moves; its workers die and are replaced as in production."""
-    async with AsyncExitStack() as stack:
-
-        def connected(app: Durasleep) -> Durasleep:
-            stack.enter_context(pointed_at(app, real_server.url, namespace=namespace, settings=QUICK))
-            stack.push_async_callback(app.aclose)
-            return app
-
-        yield connected
 
 
 # -- as users run them

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from durasleep import Context, Durasleep
+from durasleep import Channel, Context, Durasleep
 from tests.service.functions import make_app, note, sleeping_workflow, stand_at
 
 Serving = Callable[..., AbstractContextManager[None]]
@@ -47,10 +47,60 @@ async def wide(ctx: Context, effects: str) -> Any:
     )
 
 
+@dataclass
+class Payment:
+    cents: int
+
+
+@dataclass
+class Answer:
+    answer: int
+    asked: bool
+
+
+PAYMENT = Channel("payment", Payment)
+
+
+async def collecting(ctx: Context, count: int, channel: str = "item") -> list[Any]:
+    """The values of so many messages, in order."""
+    return [await ctx.receive(channel) for _ in range(count)]
+
+
+async def paid(ctx: Context) -> Payment:
+    return await ctx.receive(PAYMENT)
+
+
+async def answering(ctx: Context) -> int:
+    """Answers each message, as that says; returns how many there were."""
+    count = 0
+    async for message in ctx.messages("question"):
+        count += 1
+        match message.value:
+            case "end":
+                break
+            case "last":
+                await message.reply("the last one")
+                break
+            case "fail":
+                await message.reply(error=LookupError("not here"))
+            case "be silent":
+                pass
+            case value:
+                await message.reply({"answer": value, "asked": message.wants_reply})
+    return count
+
+
+async def telling(ctx: Context, words: list[str]) -> None:
+    """Publishes one after the other, and waits for a promise after each."""
+    for word in words:
+        ctx.publish(status=word)
+        await ctx.promise()
+
+
 def served_app(url: str, namespace: str) -> Durasleep:
     """An application with these functions, and those of the service tests."""
     app = make_app(url, namespace)
-    for workflow in (odd, grown, wide):
+    for workflow in (odd, grown, wide, collecting, paid, answering, telling):
         app.workflow(workflow)
     for task in (self_named, stand_at):
         app.task(task)

@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from durasleep import Canceled, Context, Durasleep, NotFound, OtherFunction, Retry, TimedOut, checkpoint, current
+from durasleep import (
+    Canceled,
+    Context,
+    Durasleep,
+    Ended,
+    NotAllowed,
+    NotFound,
+    OtherFunction,
+    Retry,
+    TimedOut,
+    checkpoint,
+    current,
+)
 from durasleep.protocol import script
 from durasleep.protocol.partitions import partition_of
 from durasleep.protocol.script import Value
@@ -22,8 +34,8 @@ effects: Counter[str] = Counter()
 
 WRITES = {"commit": "a commit", "create": "what is asked", "hear": "what is heard", "told": "what is told"}
 """Scripts before and after which a worker dies. Only its relays create, in another partition."""
-NOTES = {"note": "a checkpoint"}
-"""A script that only some workflows need, before and after which a worker dies, too."""
+NOTES = {"note": "a checkpoint", "send": "a message", "settle": "a settlement"}
+"""Scripts that only some workflows need, before and after which a worker dies, too."""
 PARTITIONS = 4
 MANY = 300  # timers: more than one script call may start
 
@@ -329,6 +341,74 @@ async def many_timers(ctx: Context) -> int:
     return MANY
 
 
+# -- messages
+
+
+@app.workflow
+async def listening(ctx: Context, count: int) -> list[int]:
+    """In the order of their coming, which is any for messages that are not awaited."""
+    return sorted([await ctx.receive("x", int) for _ in range(count)])
+
+
+@app.workflow
+async def answering(ctx: Context, whom: str) -> int:
+    question = await ctx.receive("question", int)
+    await ctx.sleep(1)
+    await ctx.send(whom, "answer", question + 1)
+    await ctx.run(note, "answered")
+    return await ctx.receive("question", int, timeout=60)
+
+
+@app.workflow
+async def talking(ctx: Context) -> list[Any]:
+    running = ctx.rpc(answering, ctx.info.id)
+    await ctx.send(running.id, "question", 3)
+    answer = await ctx.receive("answer", int)
+    promise = ctx.promise(name="own")
+    words = [await ctx.settle(promise.id, 5), await ctx.settle(promise.id, 6)]
+    await ctx.send(running.id, "question", 9)
+    return [answer, *words, await promise, await running]
+
+
+@app.workflow
+async def reading_anew(ctx: Context, seen: int = 0) -> int:
+    """Each run asks for more than it takes, and the next one finds it."""
+    if not seen:
+        for n in range(7):
+            ctx.send(ctx.info.id, "x", n)
+    await ctx.run(note, f"{seen} read")
+    futures = [ctx.receive("x", int) for _ in range(4)]
+    for future in futures[:2]:
+        assert await future == seen, "they are in order"
+        seen += 1
+    if seen < 6:
+        ctx.continue_as_new(seen)
+    return await futures[2]
+
+
+@app.workflow
+async def sending_slowly(ctx: Context, to: str) -> None:
+    for n in range(6):
+        await ctx.send(to, "x", n)
+        await ctx.sleep(n % 2)
+
+
+@app.workflow
+async def choosing(ctx: Context) -> list[int]:
+    """Gives up what it waits for, again and again; what it gets then returns."""
+    running = ctx.rpc(sending_slowly, ctx.info.id)
+    got: list[int] = []
+    while len(got) < 6:
+        one, other = ctx.receive("x", int), ctx.receive("x", int)
+        late = asyncio.create_task(waiting(ctx, 0.5))
+        done, pending = await asyncio.wait({one, other, late}, return_when=asyncio.FIRST_COMPLETED)
+        for future in pending:
+            future.cancel()
+        got += [future.result() for future in (one, other) if future in done]
+    await running
+    return sorted(got)
+
+
 # -- in several partitions
 
 TAGS = [next(f"t{n}" for n in range(100) if partition_of(f"t{n}", PARTITIONS) == there) for there in range(PARTITIONS)]
@@ -424,6 +504,58 @@ async def beginning_anew_abroad(ctx: Context, run: int = 1) -> list[str]:
     return [found]
 
 
+@app.workflow
+async def promising(ctx: Context, whom: str) -> list[Any]:
+    promise = ctx.promise(name="theirs")
+    word = await ctx.send(whom, "promise", promise.id)
+    return [word, await promise]
+
+
+@app.workflow
+async def messages_abroad(ctx: Context) -> list[Any]:
+    there = abroad(ctx.info.id, "listens")
+    await ctx.detached(listening, 6, id=there)
+    for n in range(3):
+        ctx.send(there, "x", n)
+    for n in range(3, 6):
+        await ctx.send(there, "x", n)
+    found: list[Any] = [await ctx.rpc(listening, 6, id=there)]
+    for call in (ctx.send(there, "x", 7), ctx.settle(there, 7)):
+        try:
+            await call
+        except (Ended, NotAllowed) as error:
+            found.append(type(error).__name__)
+    return found
+
+
+@app.workflow
+async def settling_abroad(ctx: Context) -> list[Any]:
+    running = ctx.rpc(promising, ctx.info.id, id=abroad(ctx.info.id, "promises"))
+    id = await ctx.receive("promise", str)
+    words = [await ctx.settle(id, 5), await ctx.settle(id, 6)]
+    return [*words, *(await running)[1:]]
+
+
+@app.workflow
+async def ending_abroad(ctx: Context, run: int = 1) -> list[Any]:
+    """Each run ends while its messages are under way."""
+    there = abroad(ctx.info.id, "listens")
+    if run == 1:
+        await ctx.detached(listening, 4, id=there)
+    ctx.send(ctx.info.id, "y", run)
+    reading = asyncio.create_task(read(ctx))
+    await asyncio.sleep(0)
+    ctx.send(there, "x", run)
+    ctx.send(there, "x", 10 * run)
+    if run < 2:
+        ctx.continue_as_new(run + 1)
+    return [await ctx.rpc(listening, 4, id=there), await reading, await read(ctx)]
+
+
+async def read(ctx: Context) -> int:
+    return await ctx.receive("y", int)
+
+
 ABROAD: dict[Callable[..., Any], str] = {
     calling_abroad: "[0, 1, 2, 3, 1]",
     sending_abroad: "[True, 7]",
@@ -433,8 +565,14 @@ ABROAD: dict[Callable[..., Any], str] = {
     timing_out_abroad: "deadline",
     failing_abroad: "it fails",
     beginning_anew_abroad: "['run 3']",
+    messages_abroad: "[[0, 1, 2, 3, 4, 5], 'Ended', 'NotAllowed']",
+    settling_abroad: "[True, False, 5]",
+    ending_abroad: "[[1, 2, 10, 20], 1, 2]",
 }
 """Each workflow that calls other partitions, and how it ends."""
+
+TALKING = (talking, reading_anew, choosing, messages_abroad, settling_abroad, ending_abroad)
+"""Those with messages. A worker finds out at the first of them that no older version is left."""
 
 PROGRAMS: dict[Callable[..., Any], str] = {
     sequence: "['first', 'second']",
@@ -457,5 +595,8 @@ PROGRAMS: dict[Callable[..., Any], str] = {
     changed: "[True, True, True]",
     controlled: "both",
     many_timers: "300",
+    talking: "[4, True, False, 5, 9]",
+    reading_anew: "6",
+    choosing: "[0, 1, 2, 3, 4, 5]",
 }
 """Each workflow, and how it ends."""

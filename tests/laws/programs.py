@@ -21,8 +21,8 @@ Node = list[Any]
 LEAVES = cast(
     "st.SearchStrategy[Node]",
     st.tuples(st.sampled_from(["sleep", "nap", "step", "slow", "fail"]), st.integers(0, 4)).map(list)
-    | st.tuples(st.sampled_from(["promise", "child"]), st.sampled_from([0, 1, 3])).map(list)
-    | st.sampled_from([["transaction"], ["chance"]]),
+    | st.tuples(st.sampled_from(["promise", "child", "receive"]), st.sampled_from([0, 1, 3])).map(list)
+    | st.sampled_from([["transaction"], ["chance"], ["send"], ["settle"]]),
 )
 MANY = ("seq", "gather", "gather all", "group", "first", "race", "completed", "queue", "limited")
 LIMITS = ("timeout", "wait for", "wait", "shield")
@@ -51,10 +51,12 @@ def programs(draw: st.DrawFn) -> Shape:
 
 def answer(entry: Entry) -> Line | None:
     """The settlement of a promise or child: arbitrary, but always the same for its number."""
-    if entry.kind not in (Kind.PROMISE, Kind.CHILD):
+    if entry.kind not in (Kind.PROMISE, Kind.CHILD, Kind.RECEIVE):
         return None
     chance = zlib.crc32(entry.number.encode())
     after_ms = chance // 8 % 10 * 500
+    if entry.kind is Kind.RECEIVE:
+        return after_ms, State.RESOLVED, after_ms
     match chance % 8:
         case 0:
             return after_ms, State.CANCELED, None
@@ -83,6 +85,12 @@ async def program(ctx: Context, node: Node) -> Any:
                 return await ctx.promise(timeout=seconds or None)
             case ["child", seconds]:
                 return await ctx.rpc("ship", seconds, timeout=seconds or None)
+            case ["receive", seconds]:
+                return await ctx.receive("x", int, timeout=seconds or None)
+            case ["send"]:
+                return await ctx.send("other", "x", 1)
+            case ["settle"]:
+                return await ctx.settle("promise", 1)
             case ["transaction"]:
                 return await ctx.transaction().incr("n")
             case ["chance"]:

@@ -964,6 +964,46 @@ def canceled_at(ms: int) -> dict[str, Line]:
     return {"0": (ms, R, None)}
 
 
+# -- messages
+
+
+async def waiting_for_messages(ctx: Context) -> list[Any]:
+    """One of two channels, reminders, and what came while nobody waited for it."""
+    got: list[Any] = []
+    for _ in range(3):
+        first = await ctx.race(ctx.receive("yes", timeout=5), ctx.receive("no"))
+        got.append((first.index, first.value))
+        await ctx.sleep(1)
+    return got
+
+
+async def patient(ctx: Context) -> Any:
+    for asked in range(3):
+        try:
+            return await ctx.receive("approval", str, timeout="1d")
+        except TimedOut:
+            await ctx.run(add, asked, 1)
+    return "nobody"
+
+
+async def reading(ctx: Context) -> int:
+    """Every message until none comes any more."""
+    total = 0
+    async for message in ctx.messages("number", int, timeout=10):
+        assert not message.wants_reply
+        assert not await message.reply(total), "nobody waits for an answer"
+        total += message.value
+    return total
+
+
+async def telling(ctx: Context) -> list[Any]:
+    """Its end waits for what it does not await."""
+    ctx.send("ledger", "entry", 1)
+    told = await asyncio.gather(ctx.send("ledger", "entry", 2), ctx.settle("approval", "yes"))
+    ctx.settle("approval", error=ValueError("too late"))
+    return list(told)
+
+
 SHAPES = [
     Shape(sequence),
     Shape(sequence, canceled_at(5500)),
@@ -1041,5 +1081,11 @@ SHAPES = [
     Shape(shielded_from_cancel, canceled_at(2000)),
     Shape(exiting),
     Shape(stuck),
+    Shape(waiting_for_messages, {"1": (1000, R, "a"), "5": (3000, R, "b"), "7": (4500, R, "c")}),
+    Shape(waiting_for_messages, {"2": (1000, R, "a"), "4": (3000, R, "b"), "8": (4500, R, "c")}),
+    Shape(patient, {"3": (DAY_MS + 9, R, "yes")}),
+    Shape(patient),
+    Shape(reading, {"1": (5, R, 1), "2": (6, R, 2), "3": (9000, R, 3)}),
+    Shape(telling),
 ]
 SHAPE_IDS = [f"{shape.fn.__name__}-{n}" for n, shape in enumerate(SHAPES)]

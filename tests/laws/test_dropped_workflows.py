@@ -501,10 +501,13 @@ def close(world: World, events: int) -> Seen:
 
 
 def _as_told(log: list[str]) -> list[str]:
-    """Locals may go in any order: Python decides which frame is released first."""
+    """Locals may go in any order, and with them the generators that they hold: Python decides which frame is released
+    first. And a value that an expression still needs, such as the first result of a comprehension, may go before them:
+    while its loop still runs.
+    """
     lines: list[str] = []
-    for goes, some in itertools.groupby(log, lambda line: " goes, " in line):
-        together = list(some)
+    for goes, some in itertools.groupby(log, lambda line: " goes, " in line or "plain generator ends, outside" in line):
+        together = [line.partition(" goes, ")[0] if goes else line for line in some]
         lines += sorted(together) if goes else together
     return lines
 

@@ -16,8 +16,9 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from durasleep import errors
-from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
+from durasleep.model import Due, Entry, Kind, Number, PromiseId, State, Transaction
 from durasleep.protocol import (
+    channels,
     command,
     commit,
     foreign,
@@ -40,7 +41,9 @@ from durasleep.transport import batching
 from durasleep.transport.connector import Connector
 from durasleep.transport.sync_store import SyncStore
 from tests.model import moves, state
+from tests.model.both_channels import plain_entry, read_mailbox, shown_mail
 from tests.model.both_limits import as_compared, read_limits, written
+from tests.model.channels import Send
 from tests.model.gate import Numbers
 from tests.model.moves import Commit, Create, Refused, Scripts
 from tests.model.state import Declared, Promise, Redis, Snapshot, StreamEntry, Waiter
@@ -180,6 +183,30 @@ class Both:
         calls = [promises.settle(self.keys, PromiseId(id), state, value) for id, state, value in items]
         self._batch(lambda: Scripts(self.model).settle(items), calls, lambda told: (told.by_us, told.state))
 
+    def send(self, items: Sequence[Send]) -> None:
+        calls = [self._send(item) for item in items]
+        self._batch(lambda: Scripts(self.model).send(items), calls, lambda told: told.delivery.value)
+
+    def _send(self, item: Send) -> BatchItem[channels.Sent]:
+        start = self._create(Create(item.id, function=item.starts)) if item.starts else None
+        call = channels.send(
+            self.keys,
+            PromiseId(item.id),
+            item.channel,
+            item.text,
+            item.call,
+            key=item.key or None,
+            start=start,
+            reply=PromiseId(item.reply) if item.reply else None,
+            due=Due(item.due) if item.reply else None,
+            inbox=item.inbox,
+        )
+        if item.sender is None:
+            return call
+        args = list(call.args)
+        args[2] = f"{item.channel}\tx{_line(item.sender)}\t\t\t\t"
+        return msgspec.structs.replace(call, args=args)
+
     def control(self, items: Sequence[tuple[str, str, str]]) -> None:
         calls = [
             promises.control(self.keys, action, PromiseId(id), due=Due(due) if due else None)
@@ -266,7 +293,7 @@ class Both:
 
     def fire(self, limit: int) -> None:
         self._one(
-            lambda: Scripts(self.model).fire(limit),
+            lambda: _sorted_tells(Scripts(self.model).fire(limit)),
             lambda: self.store.call(timers.fire(self.keys, limit=limit)),
             lambda told: moves.Fired(
                 told.due,
@@ -277,7 +304,7 @@ class Both:
                 told.closing,
                 told.newer,
                 tuple([_asked(ask) for ask in told.asks]),
-                tuple([heard for tell in told.tells for heard in _told(tell)]),
+                tuple(sorted([heard for tell in told.tells for heard in _told(tell)])),
             ),
         )
 
@@ -521,7 +548,8 @@ class Both:
         assert told, f"{snapshot!r} cannot be read"
         record, entries = told.record, [(str(number), _entry(one)) for number, one in told.entries.items()]
         was = Snapshot(record.function, record.incarnation, record.base, record.order, journal=tuple(sorted(entries)))
-        assert was == entry.snapshot._replace(unseen=())
+        plain = tuple([(number, plain_entry(one)) for number, one in entry.snapshot.journal])
+        assert was == entry.snapshot._replace(unseen=(), journal=plain)
         assert record.unseen == frozenset(entry.snapshot.unseen)
         now = self.store.run(journal.load(self.keys, record.id))
         assert now is not None
@@ -545,7 +573,18 @@ def _line(waiter: Waiter) -> str:
     return f"{state.partition_of(waiter.who)} {waiter.incarnation} {waiter.who}"
 
 
-def _asked(ask: foreign.Ask) -> moves.Ask:
+def _sorted_tells(answer: tuple[Redis, moves.Fired]) -> tuple[Redis, moves.Fired]:
+    model, fired = answer
+    return model, fired._replace(tells=tuple(sorted(fired.tells)))
+
+
+def _asked(ask: foreign.Question) -> moves.Ask:
+    if isinstance(ask, foreign.Message):
+        message = (ask.entry_id, int(ask.incarnation), ask.child_id, ask.channel)
+        return moves.Ask(*message, is_detached=False, kind=Kind.SEND, body=ask.value)
+    if isinstance(ask, foreign.Settlement):
+        settlement = (ask.entry_id, int(ask.incarnation), ask.child_id, "")
+        return moves.Ask(*settlement, is_detached=False, kind=Kind.SETTLE, body=ask.value)
     return moves.Ask(ask.entry_id, int(ask.incarnation), ask.child_id, ask.function, ask.is_detached)
 
 
@@ -581,7 +620,10 @@ def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, 
         row = (real_entries[entry.entry][1], entry.id, entry.epoch if entry.id else 0, entry.holder)
         streams.setdefault(entry.queue, []).append(row)
     promises = {
-        id: promise._replace(entry=None if promise.entry is None else real_entries[promise.entry][1])  # type: ignore[arg-type]
+        id: promise._replace(
+            entry=None if promise.entry is None else real_entries[promise.entry][1],  # type: ignore[arg-type]
+            journal=tuple([(number, plain_entry(entry)) for number, entry in promise.journal]),
+        )
         for id, promise in model.promises
     }
     return {
@@ -597,6 +639,7 @@ def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, 
         "inboxes": {who: _hints(told, real_entries) for who, told in model.inboxes},
         "wake": model.wake,
         "effects": dict(model.effects),
+        "mail": shown_mail(model),
     }
 
 
@@ -646,6 +689,7 @@ def read_redis(both: Both) -> dict[str, Any]:
         "inboxes": {},
         "wake": None,
         "effects": {},
+        "mail": {},
         "snapshots": {},
     }
     for name in both.effect_keys():
@@ -698,6 +742,8 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         checkpoints=tuple(sorted((name[len(CHECKPOINT) :], value) for name, value in _checkpoints(fields))),
         is_unquoted=bool(text("unquoted")),
         is_being_forked=text("reason") == FORKING,
+        has_mailbox="m" in text("extras"),
+        receives=tuple([(line.split("\t")[0], line.split("\t")[1]) for line in text("receives").splitlines()]),
         journal=tuple(sorted(entries)),
     )
 
@@ -781,6 +827,11 @@ def _read_wake(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl
     found["wake"] = int(fields[b"d"]) if b"d" in fields else None
 
 
+def _read_mail(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: int) -> None:
+    is_owned = b"m" in (both.client.hget(both.keys.promise(id), F["extras"]) or b"")
+    found["mail"][id] = read_mailbox(both.client.hgetall(name), is_owned=is_owned, expires=ttl > 0)
+
+
 def _read_worker(both: Both, found: dict[str, Any], name: bytes, consumer: str, ttl: int) -> None:
     assert ttl > 0, f"the key of worker {consumer} does not expire"
     found["presence"][consumer] = both.client.hget(name, W["functions"]).decode()
@@ -808,5 +859,6 @@ _readers: dict[str, Callable[..., None]] = {
     "stats": _ignore,
     "functions": _ignore,
     "limit": _ignore,
+    "mail": _read_mail,
     "clock": _ignore,
 }

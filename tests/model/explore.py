@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from tests.model import laws
+from tests.model.channels import Send
 from tests.model.gate import Limit, Numbers
 from tests.model.moves import Create, Scripts
 from tests.model.state import Declared
@@ -26,6 +27,8 @@ class Scenario:
     declared: tuple[tuple[str, Declared], ...] = ()
     changes: tuple[Numbers, ...] = ()
     """Numbers that a person may give a limit."""
+    letters: tuple[tuple[Send, ...], ...] = ()
+    """The messages of each client."""
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class _Search:
             limits=scenario.limits,
             declared=scenario.declared,
             changes=scenario.changes,
+            letters=scenario.letters,
         )
         self._faults = frozenset(scenario.budget.items())
         first = self._key(self._transitions.begin(scenario.hands, scenario.budget))
@@ -101,7 +105,7 @@ class _Search:
                 fresh.append(found)
             if step.is_fair:
                 self._fair_before[found].append(index)
-        if laws.is_over(at.redis):
+        if laws.is_over(at.redis) and not any(at.letters):
             self._over.append(index)
             wrong = laws.NOTHING_LEFT(at.redis) if is_end else ""
             if wrong:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from durasleep.model import CommitAction, Kind, Place, State
-from tests.model import limit_laws
+from tests.model import channel_laws, limit_laws
 from tests.model.moves import BEAT_MS, CANCEL, Committed, Refused
 from tests.model.state import Entry, Promise, Redis, owner_of, partition_of
 from tests.model.workers import Service, Step
@@ -198,10 +198,16 @@ def law_05_news_stays_until_it_is_seen(at: Service, step: Step) -> str:
         is_anew = any(call.outcome is CommitAction.CONTINUE_AS_NEW for call in calls)
         journal = dict(before.journal)
         for number in before.unseen:
-            is_seen = number in journal and journal[number].stamp <= seen
+            is_seen = number in journal and (journal[number].stamp <= seen or _is_taken_back(after, number))
             if after.is_pending and number not in after.unseen and not is_seen and (not is_anew or number == CANCEL):
                 return f"{id} will never see {number}"
     return ""
+
+
+def _is_taken_back(promise: Promise, number: str) -> bool:
+    """Whether a receive was canceled, before its code was told of its message."""
+    entry = dict(promise.journal).get(number)
+    return entry is not None and entry.kind is Kind.RECEIVE and entry.state is State.CANCELED
 
 
 def law_05_a_settlement_is_news(at: Service, step: Step) -> str:
@@ -250,7 +256,8 @@ def law_06_a_promise_settles_once(at: Service, step: Step) -> str:
             if now is None or entry.state is State.PENDING:
                 continue
             is_another_cancel = number == CANCEL and now.stamp > entry.stamp  # of a new run
-            if (entry.state, entry.stamp) != (now.state, now.stamp) and not is_another_cancel:
+            is_same = is_another_cancel or (_is_taken_back(after, number) and now.stamp in (entry.stamp, 0))
+            if (entry.state, entry.stamp) != (now.state, now.stamp) and not is_same:
                 return f"{id}~{number} was {entry.state}, and is now {now.state}"
     return ""
 
@@ -313,7 +320,8 @@ def law_09_a_commit_builds_on_what_this_server_knows(at: Service, step: Step) ->
         for hand in at.hands:
             if hand.consumer == consumer and hand.call == call:
                 for number, entry in hand.known:
-                    if entry.stamp and journal.get(number) != (entry.state, entry.stamp):
+                    is_seen = 0 < entry.stamp <= call.seen and not _is_taken_back(promise, number)
+                    if is_seen and journal.get(number) != (entry.state, entry.stamp):
                         return f"{consumer} saw {call.lease.id}~{number} {entry.state}, this server never did"
     return ""
 
@@ -333,7 +341,7 @@ def _same(at: Service, step: Step) -> list[tuple[str, Promise, Promise]]:
 def law_10_nothing_is_left_when_all_has_ended(redis: Redis) -> str:
     """No timers, no stream entries, nothing to close; and all finished promises have an expiry."""
     left = [*[member for member, _ in redis.timers], *[f"entry of {entry.id}" for entry in redis.stream]]
-    left += [*redis.closing, *redis.halted, *limit_laws.left(redis)]
+    left += [*redis.closing, *redis.halted, *limit_laws.left(redis), *channel_laws.left(redis)]
     left += [f"{id} for good" for id, promise in redis.promises if not promise.expires]
     return ", ".join(left)
 
@@ -345,6 +353,7 @@ def is_over(redis: Redis) -> bool:
 
 # If several laws are violated at once, the first is shown.
 OF_STATES: tuple[StateLaw, ...] = (
+    *channel_laws.OF_STATES,
     *limit_laws.OF_STATES,
     law_09_a_transaction_is_carried_out_once,
     law_05_a_wake_up_is_not_lost,
@@ -358,6 +367,7 @@ OF_STATES: tuple[StateLaw, ...] = (
     law_10_who_waits_is_still_there,
 )
 OF_STEPS: tuple[StepLaw, ...] = (
+    *channel_laws.OF_STEPS,
     *limit_laws.OF_STEPS,
     law_04_a_stale_fence_writes_nothing,
     law_04_a_stale_fence_keeps_no_checkpoint,

@@ -19,8 +19,12 @@ from durasleep.model import (
     Mark,
     Op,
     Place,
+    Publish,
+    SendMessage,
+    SettlePromise,
     StartChild,
     StartPromise,
+    StartReceive,
     StartTimer,
     State,
     StepResult,
@@ -28,7 +32,8 @@ from durasleep.model import (
     levels_of,
 )
 from durasleep.protocol.keys import LIMIT, STATE
-from tests.model.limits import GATE_TIMERS, Gates
+from tests.model.channels import ASK_AGAIN_MS, CODE, OUTGOING, Channels, Send
+from tests.model.limits import GATE_TIMERS
 from tests.model.records import Refused
 from tests.model.state import Entry, Promise, Redis, Snapshot, StreamEntry, Waiter, owner_of, partition_of, root_of
 
@@ -36,10 +41,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CANCEL = "0"
-TIMERS = ("cron", "timeout", "start", "retry", "ask", "tell", *GATE_TIMERS)
-ASK_AGAIN_MS = 1_000  # a call to another partition is asked again, and an ending told again, until it has been heard
+TIMERS = ("cron", "timeout", "start", "retry", "ask", "tell", "mail", *GATE_TIMERS)
 HEARD_MS = 60_000  # the next question, if what was asked for goes on
 GROUP = "workers"  # the group of the workers
+REPLY_KEPT_MS = 90_000  # who has asked reads the answer at once
 BEAT_MS = 1_000  # between two beats of every worker
 KEEP = "="  # the word of a worker without a slot: it keeps an execution that nobody else may know
 ENDING = {
@@ -55,8 +60,9 @@ def group_of(queue: str) -> str:
 
 
 def is_asking(entry: Entry) -> bool:
-    """Whether it may wait for an execution in another partition."""
-    return entry.state is State.PENDING and entry.kind in (Kind.CHILD, Kind.DETACHED) and entry.child_id != ""
+    """Whether it may wait for another partition."""
+    kinds = (Kind.CHILD, Kind.DETACHED, *OUTGOING)
+    return entry.state is State.PENDING and entry.kind in kinds and entry.child_id != ""
 
 
 def is_number(text: str) -> bool:
@@ -122,7 +128,11 @@ class Ask(NamedTuple):
     incarnation: int
     child_id: str
     function: str
+    """Or the channel of a message."""
     is_detached: bool
+    kind: Kind = Kind.CHILD
+    body: bytes = b""
+    """The message, or the value of the promise that is to be settled."""
 
 
 class Hear(NamedTuple):
@@ -142,7 +152,7 @@ class Hear(NamedTuple):
 
 
 class Told(NamedTuple):
-    """The waiter of another partition has heard of the end of ``id``."""
+    """The waiter of another partition has heard of the end of ``id``, or of the message that it has sent."""
 
     id: str
     waiter: Waiter
@@ -202,7 +212,7 @@ class Reclaimed(NamedTuple):
     poison: tuple[str, ...] = ()
 
 
-class Scripts(Gates):
+class Scripts(Channels):
     """Redis while a script runs. Each method returns ``(the state after it, its answer)``."""
 
     family_max = 256  # journal entries that one script closes; the rest waits in `closing`
@@ -233,7 +243,7 @@ class Scripts(Gates):
 
     def settle(self, items: Iterable[tuple[str, State, bytes]]) -> tuple[Redis, list[tuple[bool, State] | Refused]]:
         """Whether this call has settled it, and its state."""
-        answers = [_item(lambda item: self._settle(*item), item) for item in items]
+        answers = [_item(lambda item: self.settle_one(*item), item) for item in items]
         self._close_families()
         self.write_gathered()
         self.notify_firers()
@@ -275,8 +285,16 @@ class Scripts(Gates):
 
     def told(self, items: Iterable[Told]) -> Redis:
         for item in items:
-            self._note_told(item)
+            if not self.note_mail_told(item.id, item.waiter):
+                self._note_told(item)
         return self.redis()
+
+    def send(self, items: Iterable[Send]) -> tuple[Redis, list[str | Refused]]:
+        """Each answers "delivered", "stored" or "duplicate"."""
+        answers = [_item(self.send_one, item) for item in items]
+        self.write_gathered()
+        self.notify_firers()
+        return self.redis(), answers
 
     def note(self, consumer: str, items: Iterable[Note]) -> tuple[Redis, list[str | Refused]]:
         """Each answers "kept", or "settled" if the attempt has ended."""
@@ -578,6 +596,8 @@ class Scripts(Gates):
     ) -> None:
         if entry.due is not None:
             self.unset_timer(f"{id}~{number}")
+        if entry.kind is Kind.RECEIVE:
+            self.leave_line(id, number)
         self.journal(id, number, entry._replace(due=None), state, payload)
         self.rouse(id, tells=tells)
 
@@ -692,6 +712,30 @@ class Scripts(Gates):
             return _created("created", found)
         return _created("attached" if found.is_pending else "finished", found)
 
+    def begin(self, id: str, function: str) -> None:
+        self._create(Create(id, function=function))
+
+    def has_asked(self, item: Send) -> bool:
+        """Whether the promise of its answer is there: the answer to its call was lost."""
+        found = self.promises.get(item.reply)
+        if found and found.is_pending:
+            self._wait_with(item, item.reply)
+            self._wait_with(item, item.id)
+        return found is not None
+
+    def make_reply(self, item: Send) -> None:
+        """Who asks waits for the answer, and for the end of who is asked."""
+        self._wait_with(item, item.id)
+        made = Promise(0, Kind.PROMISE, retention_ms=REPLY_KEPT_MS)
+        self._make(item.reply, self.now, made, None, self.due_at(item.due))
+        self._wait_with(item, item.reply)
+
+    def _wait_with(self, item: Send, id: str) -> None:
+        found = self.promises.get(id)
+        if item.inbox and found and found.is_pending:
+            self._wait_for(id, Waiter(item.inbox))
+            self.inboxes.setdefault(item.inbox, ())
+
     # -- shared: endings
 
     def finish(self, id: str, state: State, payload: bytes = b"", *, is_quiet: bool = False) -> None:
@@ -700,6 +744,7 @@ class Scripts(Gates):
         self.leave(id)
         self.free(id, has_ended=True)
         self.forget_timers(id, before)
+        self.end_mailbox(id)
         foreign = tuple([waiter for waiter in before.waiters if waiter.is_foreign])
         fresh = {"unseen": (), "crash_count": 0, "lone_crash_count": 0, "waiters": self.kept_waiters(foreign)}
         promise = self.put(id, state=state, value=payload, place=None, **fresh)
@@ -808,7 +853,7 @@ class Scripts(Gates):
             self.closing.append(id)
         self.earliest_made = self.now
 
-    def _is_orphan(self, id: str, promise: Promise) -> bool:
+    def is_orphan(self, id: str, promise: Promise) -> bool:
         """Whether the execution that asked for a child has ended, is gone, or has begun again."""
         owner = owner_of(id)
         if owner is None:
@@ -828,7 +873,7 @@ class Scripts(Gates):
             if promise is None:
                 continue
             if promise.is_pending:
-                if self._is_orphan(id, promise):
+                if self.is_orphan(id, promise):
                     self.finish(id, State.CANCELED)
                 continue
             keep = self._time_to_keep(id, promise)
@@ -883,19 +928,29 @@ class Scripts(Gates):
         if has_other_history or self.has_never_asked(promise, item.asked):
             raise Refused("FENCED")
         self._check_dues(item)
-        if self._is_orphan(id, promise):
+        if self.is_orphan(id, promise):
             self.finish(id, State.CANCELED)
             raise Refused("FENCED")
         if item.seen_number in promise.unseen:
             promise = self.put(id, unseen=promise.unseen[promise.unseen.index(item.seen_number) + 1 :])
+        returning = {op.number for op in item.ops if self._is_of_receive(id, op)}
         for op in item.ops:
             if isinstance(op, CancelEntry):
+                if returning:
+                    is_run_end = item.outcome is CommitAction.CONTINUE_AS_NEW
+                    self.take_all_back(id, {str(number) for number in returning}, is_run_end=is_run_end)
+                    returning.clear()
                 self._cancel_entry(id, op)
-            elif not self.is_repeated(self.promises[id], op.number):
+            elif isinstance(op, Checkpoint) or not self.is_repeated(self.promises[id], op.number):
                 self._apply(id, op)
         if item.outcome is not CommitAction.DEFER:
             self.put(id, crash_count=0, lone_crash_count=0)
         return self._outcome(id, consumer, item)
+
+    def _is_of_receive(self, id: str, op: Op) -> bool:
+        entry = self.entry(id, op.number)
+        is_canceled = isinstance(op, CancelEntry) and op.kind is Kind.RECEIVE
+        return is_canceled and entry is not None and entry.kind is Kind.RECEIVE
 
     def _drop_entry(self, lease: Lease, promise: Promise | None, reason: bytes) -> Committed:
         """An entry without its execution leaves its stream; with a reason it is quarantined by name."""
@@ -979,6 +1034,7 @@ class Scripts(Gates):
         """The next run under the same id: pending entries of the old run end with it."""
         old = self.promises[id]
         carried = self.carries_over(old)
+        self.pass_on_mail(id)
         self.leave(id)
         kept = tuple([(number, entry) for number, entry in old.journal if number in carried])
         self.put(id, journal=kept, unseen=carried, base=base, lacking=(), checkpoints=())
@@ -996,6 +1052,8 @@ class Scripts(Gates):
                 self._start(id, number, Entry(Kind.PROMISE, name=name, due=instant))
             case StepResult(number, name, state, payload):
                 self.journal(id, number, Entry(Kind.STEP, name=name), state, payload)
+            case Publish():
+                pass  # it changes no place and no entry
             case Mark(number, kind, name):
                 self.put_entry(id, number, Entry(kind, State.RESOLVED, name=name))
             case Transaction(number, _):
@@ -1006,6 +1064,12 @@ class Scripts(Gates):
                 self._start_child(id, op)
             case Checkpoint(number, payload):
                 self._put_checkpoint(id, number, payload)
+            case StartReceive():
+                self.start_receive(id, op)
+            case SendMessage():
+                self.send_out(id, op)
+            case SettlePromise():
+                self.settle_out(id, op)
             case CancelEntry():
                 raise AssertionError("a tombstone may be written over what is there")
 
@@ -1027,6 +1091,7 @@ class Scripts(Gates):
         entry = self.entry(id, op.number) or Entry(op.kind, name=op.name)
         if entry.state is not State.PENDING:
             return
+        self.leave_line(id, op.number)
         member = f"{id}~{op.number}"
         if entry.due is not None:
             self.unset_timer(member)
@@ -1097,7 +1162,10 @@ class Scripts(Gates):
             self.set_timer(member, self.now + ASK_AGAIN_MS)
         else:
             self.unset_timer(member)
-        self._asks.append(Ask(id, owner.incarnation, entry.child_id, entry.name, entry.kind is Kind.DETACHED))
+        body = entry.payload if entry.kind in OUTGOING else b""
+        is_detached = entry.kind is Kind.DETACHED
+        kind = entry.kind if entry.kind in OUTGOING else Kind.CHILD
+        self._asks.append(Ask(id, owner.incarnation, entry.child_id, entry.name, is_detached, kind, body))
 
     def _fire_tell(self, id: str, member: str, stale: list[str]) -> None:
         promise = self.promises.get(id)
@@ -1110,6 +1178,14 @@ class Scripts(Gates):
         for waiter in foreign:
             self._tells.append(Hear(waiter.who, waiter.incarnation, id, promise.state, promise.value, is_told=True))
 
+    def _fire_mail(self, id: str, member: str, stale: list[str]) -> None:
+        untold = self.untold_of(id)
+        if not untold:
+            stale.append(member)
+        for line in untold:
+            sender, state = line.sender, State.REJECTED if line.word in CODE else State.RESOLVED
+            self._tells.append(Hear(sender.who, sender.incarnation, id, state, line.word[:1].encode(), is_told=True))
+
     def _hear(self, item: Hear) -> str:
         owner_id, number = owner_of(item.entry) or (item.entry, "")
         owner, entry = self.promises.get(owner_id), self.entry(owner_id, number)
@@ -1121,7 +1197,7 @@ class Scripts(Gates):
             if not self.goes_on_asking(owner, item):
                 self.unset_timer(member)
             return "stale"
-        if item.state is State.PENDING and entry.kind is Kind.CHILD:
+        if item.state is State.PENDING and entry.kind is not Kind.DETACHED:
             self.set_timer(member, self.now + item.again_ms)
             return "heard"
         self.unset_timer(member)
@@ -1158,9 +1234,8 @@ class Scripts(Gates):
         if what in GATE_TIMERS:
             self._fire_gate(id, what, member, quarantined)
             return
-        if what in ("ask", "tell"):
-            fire = self._fire_ask if what == "ask" else self._fire_tell
-            fire(id, member, stale)
+        if what in ("ask", "tell", "mail"):
+            {"ask": self._fire_ask, "tell": self._fire_tell, "mail": self._fire_mail}[what](id, member, stale)
             return
         if what == "cron" and id in self.schedules:
             self.set_timer(member, self.now + 1000)
@@ -1233,17 +1308,19 @@ class Scripts(Gates):
             entry = entry._replace(state=State.CANCELED, payload=b"")
         return None, entry
 
-    def _settle(self, id: str, state: State, payload: bytes) -> tuple[bool, State]:
+    def settle_one(self, id: str, state: State, payload: bytes, *, is_own: bool = False) -> tuple[bool, State]:
+        """For a client, or for an execution (``is_own``), which settles no timers."""
         promise, entry = self._find(id)
+        kinds = (Kind.PROMISE,) if is_own else (Kind.PROMISE, Kind.TIMER)
         if entry:
-            if entry.kind not in (Kind.PROMISE, Kind.TIMER):
+            if entry.kind not in kinds:
                 raise Refused("NOT_ALLOWED")
             if entry.state is not State.PENDING:
                 return (entry.state, entry.payload) == (state, payload), entry.state
             self._settle_in_journal(id, entry, state, payload)
             return True, state
         assert promise
-        if promise.kind is Kind.EXECUTION:
+        if promise.kind not in kinds:
             raise Refused("NOT_ALLOWED")
         if not promise.is_pending:
             return (promise.state, promise.value) == (state, payload), promise.state

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from durasleep.model import (
     CancelEntry,
     CommitAction,
     Due,
     Kind,
     Number,
-    Op,
     PromiseId,
     StartChild,
     StartPromise,
@@ -20,42 +16,10 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
+from tests.model.channel_programs import HASTY, TALKING, drive_talking
 from tests.model.moves import CANCEL
 from tests.model.state import Entry
-
-
-class Wish(NamedTuple):
-    """The next commit, as far as the code decides it."""
-
-    outcome: CommitAction
-    ops: tuple[Op, ...] = ()
-    payload: bytes = b""
-    due: str = ""
-
-
-class View:
-    """A delivered journal: entries by number, and the settled ones in the order of their stamps."""
-
-    def __init__(self, known: tuple[tuple[str, Entry], ...], base: int) -> None:
-        self.entries = dict(known)
-        self.base = base
-        self.fed = fed(known)
-
-    def first(self, *numbers: int) -> str:
-        """Which of these has settled first; "" for none yet."""
-        named = {str(number) for number in numbers}
-        return next((number for number in self.fed if number in named), "")
-
-    def missing(self, *ops: Op) -> tuple[Op, ...]:
-        """Those of ``ops`` that have not been carried out."""
-        return tuple([op for op in ops if op.number not in self.entries])
-
-
-def fed(known: tuple[tuple[str, Entry], ...]) -> list[str]:
-    return [number for _, number in sorted([(entry.stamp, number) for number, entry in known if entry.stamp])]
-
-
-Program = Callable[[View], Wish]
+from tests.model.wishes import Program, View, Wish, fed
 
 
 def timer(number: int, due: str = "+1") -> StartTimer:
@@ -201,12 +165,6 @@ def attempts(view: View) -> Wish:
     return Wish(CommitAction.RETRY, (failed,), due="+1")
 
 
-def drive(program: Program, known: tuple[tuple[str, Entry], ...], base: int) -> Wish:
-    """The next ops of a program; if it was told of a cancel, it ends so."""
-    view = View(known, base)
-    return Wish(CommitAction.CANCEL) if CANCEL in view.fed else program(view)
-
-
 PROGRAMS: dict[str, Program] = {
     program.__name__: program
     for program in (
@@ -226,3 +184,17 @@ PROGRAMS: dict[str, Program] = {
         attempts,
     )
 }
+
+
+def drive(
+    function: str, known: tuple[tuple[str, Entry], ...], base: int
+) -> tuple[Wish, tuple[tuple[str, Entry], ...], str]:
+    """The next commit of a program, the journal that it was told of, and the number of the last settlement in it. If it
+    was told of a cancel, it ends so.
+    """
+    order = fed(known)
+    if function in TALKING or function in HASTY:
+        return drive_talking(function, known, base)
+    view = View(known, base)
+    wish = Wish(CommitAction.CANCEL) if CANCEL in order else PROGRAMS[function](view)
+    return wish, known, order[-1] if order else ""

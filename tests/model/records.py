@@ -42,6 +42,10 @@ class Records:
         self.declared = dict(redis.declared)
         self.is_paused = redis.is_paused
         self.limits = {name: Gate.of(limit) for name, limit in redis.limits}
+        self.mail = dict(redis.mail)
+        self.taken = list(redis.taken)
+        self.been_read = list(redis.been_read)
+        self.unread_at_end = list(redis.unread_at_end)
         self.timers_before = redis.timers
         self.made: set[str] = set()
         self.earliest_made: int | None = None
@@ -66,6 +70,10 @@ class Records:
             declared=tuple(sorted(self.declared.items())),
             is_paused=self.is_paused,
             limits=tuple([(name, self.limits[name].limit()) for name in sorted(self.limits)]),
+            mail=tuple(sorted(self.mail.items())),
+            taken=tuple(self.taken),
+            been_read=tuple(self.been_read),
+            unread_at_end=tuple(self.unread_at_end),
         )
 
     def put(self, id: str, **changes: object) -> Promise:

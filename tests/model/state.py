@@ -36,6 +36,43 @@ class Waiter(NamedTuple):
     """Of another partition: it stays until that has heard of the ending."""
 
 
+class Message(NamedTuple):
+    """An unread message; ``reply`` is the promise of its answer."""
+
+    text: bytes
+    reply: str = ""
+
+
+class Line(NamedTuple):
+    """What an execution of another partition was answered that has sent a message here."""
+
+    sender: Waiter
+    word: str
+    """Or the letter of an error."""
+    told: int | None = None
+    """When it has heard it; only late copies of its question may still come."""
+
+
+class Mailbox(NamedTuple):
+    """The messages that an execution has not read, by channel, and the calls that have sent some."""
+
+    unread: tuple[tuple[str, tuple[Message, ...]], ...] = ()
+    keys: tuple[tuple[str, str, str, str], ...] = ()
+    """The last ones, each with its channel, the call and the word it was answered."""
+    calls: tuple[tuple[str, str], ...] = ()
+    """Those without a key."""
+    lines: tuple[Line, ...] = ()
+    expires: bool = False
+
+
+class Taken(NamedTuple):
+    """For the laws: a message that was taken by the execution ``id``."""
+
+    id: str
+    channel: str
+    text: bytes
+
+
 class Promise(NamedTuple):
     """One hash: a promise or an execution, with its journal by number."""
 
@@ -73,6 +110,10 @@ class Promise(NamedTuple):
     """None of its entries carries a snapshot."""
     is_being_forked: bool = False
     """It is halted only until all of another journal is there."""
+    has_mailbox: bool = False
+    """Also if that is empty: it was sent a message."""
+    receives: tuple[tuple[str, str], ...] = ()
+    """Those that wait for a message, the oldest first, each with its channel."""
     journal: tuple[tuple[str, Entry], ...] = ()
 
     @property
@@ -140,6 +181,13 @@ class Redis(NamedTuple):
     limits: tuple[tuple[str, Limit], ...] = ()
     is_paused: bool = False
     """Whether the group takes no executions."""
+    mail: tuple[tuple[str, Mailbox], ...] = ()
+    taken: tuple[Taken, ...] = ()
+    """For the laws: every message that a mailbox has taken in, in this order;"""
+    been_read: tuple[Taken, ...] = ()
+    """those that a run had read which has ended, in the order of its journal;"""
+    unread_at_end: tuple[Taken, ...] = ()
+    """and those that nobody had read at the end of an execution."""
 
     def promise(self, id: str) -> Promise | None:
         return next((promise for name, promise in self.promises if name == id), None)
@@ -164,6 +212,7 @@ def root_of(id: str) -> str:
 # -- the same state at any time
 
 
+LONG_AGO = -1_000_000
 SPACE = 10
 """The distance between two neighbouring instants of a normalised state, so that new instants fit between them."""
 
@@ -184,6 +233,8 @@ def instants(redis: Redis) -> set[int]:
             found.update(_told(entry.snapshot))
     for _, limit in redis.limits:
         found.update(gate.instants(limit, redis.now))
+    for _, box in redis.mail:
+        found.update(line.sender.incarnation for line in box.lines)
     return found
 
 
@@ -230,6 +281,13 @@ class Ranks:
     def waiter(self, waiter: Waiter) -> Waiter:
         return waiter._replace(incarnation=self.instants[waiter.incarnation])
 
+    def mailbox(self, box: Mailbox) -> Mailbox:
+        return box._replace(lines=tuple(sorted([self.line(line) for line in box.lines], key=repr)))
+
+    def line(self, line: Line) -> Line:
+        """Any sender has heard it long ago, or not at all."""
+        return line._replace(sender=self.waiter(line.sender), told=None if line.told is None else LONG_AGO)
+
     def stream_entry(self, entry: StreamEntry) -> StreamEntry:
         told = entry.snapshot
         if told:
@@ -251,6 +309,7 @@ class Ranks:
                 [((member, self.instants[incarnation]), count) for (member, incarnation), count in redis.effects]
             ),
             limits=tuple([(name, gate.in_order(limit, redis.now, self.instants)) for name, limit in redis.limits]),
+            mail=tuple([(id, self.mailbox(box)) for id, box in redis.mail]),
             inboxes=(),
             wake=None,
         )

@@ -9,6 +9,7 @@ import os
 
 import pytest
 
+from tests.model.channel_scenarios import CHANNELS, LARGER_CHANNELS
 from tests.model.explore import Scenario, explore
 from tests.model.limit_scenarios import LIMITED
 from tests.model.moves import Scripts
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.long
 
 ASKED = int(os.environ.get("DURASLEEP_MODEL_STATES", "0"))
 STATES_MAX = ASKED or 30_000
-CHOSEN = SCENARIOS | LIMITED | (LARGER if ASKED else {})
+LARGEST = LARGER | LARGER_CHANNELS
+CHOSEN = SCENARIOS | LIMITED | CHANNELS | (LARGEST if ASKED else {})
 
 
 class InParts(Scripts):
@@ -34,12 +36,21 @@ class OneByOne(Scripts):
     looks_max = 2
 
 
+NO_ROOM = "a message to another partition that has no room"
+
+
+class Narrow(Scripts):
+    """A mailbox has room for one message."""
+
+    mailbox_max = 1
+
+
 @pytest.mark.timeout(0 if ASKED else 300)
 @pytest.mark.parametrize("scenario", CHOSEN.values(), ids=CHOSEN.keys())
 def test_every_law_holds_in_every_state_and_all_can_finish(scenario: Scenario) -> None:
     report = explore(scenario, states_max=STATES_MAX)
     assert not report.law, str(report)
-    assert report.is_whole or scenario in LARGER.values(), f"more than {report.states} states"
+    assert report.is_whole or scenario in LARGEST.values(), f"more than {report.states} states"
     assert not report.unused, "a scenario tries each fault that it names"
 
 
@@ -53,5 +64,12 @@ def test_families_that_are_closed_in_parts_keep_every_law(name: str) -> None:
 @pytest.mark.parametrize("name", ["a limit of children", "a limit that is changed", "a rate of some"])
 def test_limits_that_are_opened_in_parts_keep_every_law(name: str) -> None:
     report = explore(LIMITED[name], OneByOne, states_max=STATES_MAX)
+    assert not report.law, str(report)
+    assert report.is_whole
+
+
+@pytest.mark.parametrize("name", ["messages", "a race of receives", NO_ROOM])
+def test_full_mailboxes_keep_every_law(name: str) -> None:
+    report = explore(CHANNELS[name], Narrow, states_max=STATES_MAX)
     assert not report.law, str(report)
     assert report.is_whole

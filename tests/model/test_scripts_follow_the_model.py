@@ -28,8 +28,11 @@ from durasleep.model import (
     Op,
     Place,
     PromiseId,
+    SendMessage,
+    SettlePromise,
     StartChild,
     StartPromise,
+    StartReceive,
     StartTimer,
     State,
     StepResult,
@@ -37,10 +40,11 @@ from durasleep.model import (
 from durasleep.protocol import script
 from durasleep.traits import Traits
 from harness.servers import Server
-from tests.model.both import Both, load_standing
+from tests.model.both import NOON_MS, Both, load_standing
+from tests.model.channels import Send
 from tests.model.gate import Numbers
 from tests.model.moves import KEEP, Commit, Create, Graft, Hear, Lease, Note, Told
-from tests.model.state import Declared, Waiter
+from tests.model.state import Declared, Waiter, partition_of
 
 pytestmark = pytest.mark.long
 
@@ -101,6 +105,28 @@ creations = st.builds(
 )
 
 
+letters = st.builds(
+    Send,
+    id=st.one_of(ids, ids, members),
+    channel=st.sampled_from("ab"),
+    text=payloads,
+    call=st.sampled_from(("c1", "c2", "c3", "c4")),
+    key=st.sampled_from(("", "", "k1", "k2")),
+    sender=st.sampled_from((None, None, Waiter("b~1", NOON_MS, True), Waiter("a~2", NOON_MS, True))),
+    starts=st.sampled_from(("", "", "", "f")),
+    reply=st.sampled_from(("", "", "", "reply")),
+    due=dues,
+    inbox=st.just("reader"),
+)
+
+
+def letter(send: Send) -> Send:
+    """As a client sends it, or a relay."""
+    if send.sender:
+        return send._replace(call="", key="", starts="", reply="", inbox="")
+    return send if send.reply else send._replace(inbox="")
+
+
 def creation(create: Create) -> Create:
     """As a client asks for it: attaching has no name, a bare promise no function, and a timer has a due time."""
     if create.kind is None:
@@ -154,6 +180,24 @@ class Machine(RuleBasedStateMachine):
     @rule(items=st.lists(st.tuples(members, st.sampled_from(SETTLED), payloads), min_size=1, max_size=3))
     def settle(self, items: list[tuple[str, State, bytes]]) -> None:
         self.both.settle(items)
+
+    @rule(items=st.lists(letters, min_size=1, max_size=3))
+    def send(self, items: list[Send]) -> None:
+        self.both.send([letter(item) for item in items])
+
+    @rule(consumer=consumers, channels=st.lists(st.sampled_from("aab"), min_size=1, max_size=3), due=maybe_dues)
+    def receive(self, consumer: str, channels: list[str], due: str) -> None:
+        """The usual case: an execution has seen all settlements and waits for messages."""
+        lease = self.both.read(consumer, "workers")
+        promise = self.both.model.promise(lease.id) if lease else None
+        if not lease or not promise:
+            return
+        self.leases.append((consumer, lease))
+        journal = dict(promise.journal)
+        seen = max([(entry.stamp, number) for number, entry in journal.items() if entry.stamp], default=(0, ""))
+        free = [number for number in (*NUMBERS, "4", "5", "6") if number not in journal]
+        ops = [StartReceive(Number(free.pop(0)), channel, Due(due) if due else None) for channel in channels if free]
+        self.both.commit(consumer, [Commit(lease, CommitAction.SUSPEND, tuple(ops), *seen)])
 
     @rule(items=st.lists(st.tuples(st.sampled_from(ACTIONS), members, dues), min_size=1, max_size=3))
     def control(self, items: list[tuple[str, str, str]]) -> None:
@@ -307,11 +351,25 @@ class Machine(RuleBasedStateMachine):
             ),
             StepResult(number, "step", data.draw(st.sampled_from((State.RESOLVED, State.REJECTED))), b"done"),
             CancelEntry(number, Kind.STEP, "step"),
+            CancelEntry(number, Kind.RECEIVE, "a"),
             Checkpoint(number, data.draw(st.sampled_from((b"", b"half")))),
             Mark(number, Kind.PATCH, "change"),
             self.both.effect(f"{lease.id}~{number}", promise.incarnation if promise else 0),
+            *self.draw_messages(data, number, lease, deadline),
         ]
         return data.draw(st.sampled_from(ops))
+
+    def draw_messages(self, data: st.DataObject, number: Number, lease: Lease, due: Due | None) -> list[Op]:
+        target = PromiseId(data.draw(members))
+        is_near = partition_of(target) == partition_of(lease.id)
+        state = data.draw(st.sampled_from(SETTLED)) if is_near else State.RESOLVED
+        channel = data.draw(st.sampled_from("ab"))
+        return [
+            StartReceive(number, channel, due),
+            StartReceive(number, "a", None),
+            SendMessage(number, channel, target, data.draw(payloads)),
+            SettlePromise(number, target, state, data.draw(payloads)),
+        ]
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), consumer=consumers)
@@ -389,9 +447,13 @@ class Machine(RuleBasedStateMachine):
         incarnation += data.draw(st.sampled_from((0, 0, 0, 1)))
         waiter = Waiter(entry_id, incarnation, is_foreign=True)
         function = data.draw(st.sampled_from((entry.name, entry.name, "g")))
-        if what == "begin":
+        if what == "begin" and entry.kind is Kind.SEND:
+            self.both.send([Send(entry.child_id, entry.name, data.draw(payloads), sender=waiter)])
+        elif what == "begin" and entry.kind is Kind.SETTLE:
+            self.both.settle([(entry.child_id, State.RESOLVED, data.draw(payloads))])
+        elif what == "begin" and entry.kind in (Kind.CHILD, Kind.DETACHED):
             self.both.create([Create(entry.child_id, function=function, idempotency_key="x", waiter=waiter)])
-        elif what == "hear":
+        elif what in ("begin", "hear"):
             told = data.draw(st.sampled_from((State.PENDING, *SETTLED)))
             is_refused = told is State.REJECTED and data.draw(st.booleans())
             value = b"" if told is State.PENDING else data.draw(payloads)
@@ -451,7 +513,9 @@ class Machine(RuleBasedStateMachine):
             ),
             st.sampled_from(("L/~gates", "L/~gate", "nil/x~gate", "nil/~gates", "a~gate", "a~replaced")),
             st.builds(
-                "{}~{}".format, members, st.sampled_from((*NUMBERS, "start", "retry", "timeout", "tell", "1~ask"))
+                "{}~{}".format,
+                members,
+                st.sampled_from((*NUMBERS, "start", "retry", "timeout", "tell", "mail", "1~ask")),
             ),
         ),
         due=st.sampled_from((1, 1_800_000_000_001)),
@@ -680,3 +744,110 @@ def test_a_new_run_that_sleeps_tells_when_it_began(both: Both) -> None:
     both.commit(WORKER, [Commit(take(both), CommitAction.SUSPEND, (StartTimer(Number("4"), "nap", Due("+5")),))])
     wake(both)
     assert tells(both) == [True]
+
+
+def wait_for_messages(both: Both, *channels: str, due: str = "") -> None:
+    """Execution ``a`` waits for messages."""
+    asked = [
+        StartReceive(Number(str(number)), channel, Due(due) if due else None)
+        for number, channel in enumerate(channels, 1)
+    ]
+    both.commit(WORKER, [Commit(take(both), CommitAction.SUSPEND, tuple(asked))])
+
+
+def seen_in(both: Both, id: str) -> tuple[int, str]:
+    promise = both.model.promise(id)
+    settled = [(entry.stamp, number) for number, entry in promise.journal if entry.stamp] if promise else []
+    return max(settled, default=(0, ""))
+
+
+A1, A2 = Send("a", "a", b"a1", "one"), Send("a", "a", b"a2", "two")
+FAR = Waiter("b~1", NOON_MS, is_foreign=True)
+
+
+def test_what_was_loaded_and_not_told_is_given_back_in_its_order(both: Both) -> None:
+    """Both receives have a message, and a canceled one gives it to the next; a new run gives it to the mailbox."""
+    both.create([Create("a")])
+    wait_for_messages(both, "a", "a", "a")
+    both.send([A1, A2])
+    lease = take(both)
+    stamp, number = seen_in(both, "a")
+    both.commit(
+        WORKER, [Commit(lease, ops=(CancelEntry(Number("1"), Kind.RECEIVE, "a"),), seen=stamp, seen_number="2")]
+    )
+    both.repeat()
+    assert [entry.payload for _, entry in both.model.promises[0][1].journal] == [b"", b"a2", b"a1"]
+    assert number == "2"
+    both.commit(WORKER, [Commit(lease, CommitAction.CONTINUE_AS_NEW, due="3")])
+    both.repeat()
+    [(_, box)] = both.model.mail
+    assert [one.text for one in dict(box.unread)["a"]] == [b"a1"], "the other one has been named as seen"
+
+
+def test_a_new_run_reads_the_oldest_message_first(both: Both) -> None:
+    both.create([Create("a")])
+    wait_for_messages(both, "a", "b", "a")
+    both.send([A1, A2, A1._replace(call="three", text=b"a3")])
+    both.commit(WORKER, [Commit(take(both), CommitAction.CONTINUE_AS_NEW, due="3")])
+    [(_, box)] = both.model.mail
+    assert [one.text for one in dict(box.unread)["a"]] == [b"a1", b"a2", b"a3"]
+
+
+def test_a_repeated_send_is_answered_after_the_end(both: Both) -> None:
+    both.create([Create("a")])
+    wait_for_messages(both, "a")
+    both.send([A1, A1._replace(channel="b", call="key of one", key="key")])
+    both.commit(WORKER, [Commit(take(both), CommitAction.RESOLVE)])
+    both.send([A1, A1._replace(channel="b", call="key of one", key="key")])
+    both.send([A2, A2._replace(channel="b", key="key")])
+    both.expire("a")
+    both.send([A1, A2])
+
+
+@pytest.mark.parametrize("how", ["again", "anew", "retry"])
+def test_the_next_execution_under_an_id_knows_only_the_senders_elsewhere(both: Both, how: str) -> None:
+    keyed, far = A2._replace(key="key"), Send("a", "a", b"far", sender=FAR)
+    both.create([Create("a")])
+    both.send([A1, keyed, far])
+    both.commit(WORKER, [Commit(take(both), CommitAction.REJECT)])
+    match how:
+        case "again":
+            both.expire("a")
+            both.create([Create("a")])
+        case "anew":
+            both.create([Create("a", idempotency_key="anew", mode="s")])
+        case _:
+            both.control([("retry", "a", "")])
+    both.send([far])
+    both.send([keyed, far])
+    wait_for_messages(both, "a", "a")
+    both.move_clock(60_000)
+    both.fire(64)
+
+
+def test_a_refusal_is_repeated_to_a_sender_elsewhere(both: Both) -> None:
+    far = Send("a", "a", b"far", sender=FAR)
+    both.send([far])
+    both.send([far])
+    both.create([Create("a")])
+    both.send([far, A1])
+    both.move_clock(10_000)
+    both.fire(64)
+    both.told_of([Told("a", FAR)])
+    both.send([far])
+    both.move_clock(60_000)
+    both.fire(64)
+    assert not both.model.timers
+
+
+def test_a_question_waits_for_its_answer_and_for_the_end_of_who_is_asked(both: Both) -> None:
+    asked = A1._replace(reply="reply", due="+60000", inbox="reader")
+    both.create([Create("a")])
+    both.send([asked])
+    both.repeat()
+    both.commit(WORKER, [Commit(take(both), ops=(StartReceive(Number("1"), "a", None),))])
+    assert dict(both.model.promises)["a"].journal[0][1].child_id == "reply"
+    both.control([("force", "a", "")])
+    both.send([asked, asked._replace(reply="reply2", call="another")])
+    both.expire("a")
+    both.send([asked])

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from durasleep.model import CancelEntry, CommitAction, Kind, Op, Place, StartChild, StartPromise, StartTimer, State
+from durasleep.model import (
+    CancelEntry,
+    CommitAction,
+    Kind,
+    Op,
+    Place,
+    SendMessage,
+    SettlePromise,
+    StartChild,
+    StartPromise,
+    StartReceive,
+    StartTimer,
+    State,
+)
 from tests.model import state
+from tests.model.channels import OUTGOING, REASON, Send
 from tests.model.gate import Limit, Numbers
 from tests.model.moves import KEEP, Ask, Commit, Committed, Create, Hear, Lease, Note, Refused, Scripts, Told
-from tests.model.programs import PROGRAMS, drive, fed
-from tests.model.state import Declared, Entry, Ranks, Redis, StreamEntry, Waiter, partition_of
+from tests.model.programs import drive
+from tests.model.state import Declared, Entry, Ranks, Redis, StreamEntry, Taken, Waiter, partition_of
 
 
 class Doing(StrEnum):
@@ -56,6 +71,9 @@ class Service(NamedTuple):
     """The partition that the replica has."""
     mail: tuple[Mail, ...] = ()
     """What relays carry from one partition to the other; it may come at any time, and in any order."""
+    letters: tuple[tuple[Send, ...], ...] = ()
+    """What clients are to send, each of them one after the other."""
+    late_letters: tuple[Send, ...] = ()
 
 
 class Step(NamedTuple):
@@ -71,6 +89,8 @@ class Step(NamedTuple):
     """The execution that was told of its cancel."""
     beats: str = ""
     """The worker that has sent a heartbeat."""
+    posts: tuple[tuple[Send, str | Refused], ...] = ()
+    """Messages of clients, and the answers."""
     is_outside: bool = False
     """Not a script: a failover, an expiry, a change of the clock."""
 
@@ -87,7 +107,9 @@ class Transitions:
         limits: tuple[tuple[str, Limit], ...] = (),
         declared: tuple[tuple[str, Declared], ...] = (),
         changes: tuple[Numbers, ...] = (),
+        letters: tuple[tuple[Send, ...], ...] = (),
     ) -> None:
+        self._letters = letters
         self._scripts = scripts
         self._roots = roots
         self._is_batched = is_batched
@@ -98,7 +120,8 @@ class Transitions:
         redis, _ = self._scripts(self._first).create(self._roots)
         for consumer in sorted(set(hands)) if "offer" in budget else ():
             redis, _ = self._scripts(redis).heartbeat(consumer, "workers", [], functions=consumer)
-        return Service(redis, tuple([Hand(consumer) for consumer in hands]), tuple(sorted(budget.items())))
+        slots, left = tuple([Hand(consumer) for consumer in hands]), tuple(sorted(budget.items()))
+        return Service(redis, slots, left, letters=self._letters)
 
     def steps(self, at: Service) -> Iterator[Step]:
         """Everything that may happen next."""
@@ -114,6 +137,7 @@ class Transitions:
         yield from self._time(ready)
         yield from self._relay(ready)
         yield from self._people(ready)
+        yield from self._clients(ready)
         yield from self._beats(ready)
         yield from self._faults(ready)
 
@@ -271,7 +295,8 @@ class Transitions:
     def _fire(self, at: Service, redis: Redis, limit: int) -> Step:
         due = sorted([(due, member) for member, due in redis.timers if due <= redis.now])[:limit]
         after, fired = self._scripts(redis).fire(limit)
-        sent = _send_mail(at._replace(redis=after), *fired.asks, *fired.tells)
+        mail = tuple([one for one in at.mail if not (isinstance(one, Ask) and _is_too_old(redis, after, one))])
+        sent = _send_mail(at._replace(redis=after, mail=mail), *fired.asks, *fired.tells)
         return Step(f"fire {[member for _, member in due]}", sent, is_firing=True)
 
     # -- the other partition
@@ -290,6 +315,9 @@ class Transitions:
     def _take_mail(self, at: Service, mail: Mail) -> Service:
         scripts = self._scripts(at.redis)
         match mail:
+            case Ask() if mail.kind in OUTGOING:
+                redis, heard = self._ask_out(scripts, mail)
+                return _send_mail(at._replace(redis=redis), heard)
             case Ask(entry, incarnation, child_id, function, is_detached):
                 waiter = None if is_detached else Waiter(entry, incarnation, is_foreign=True)
                 key = f"{incarnation} {entry}"
@@ -301,10 +329,56 @@ class Transitions:
                 return _send_mail(at._replace(redis=redis), heard)
             case Hear(entry, incarnation, child_id):
                 redis, _ = scripts.hear([mail])
-                told = (Told(child_id, Waiter(entry, incarnation, is_foreign=True)),) if mail.is_told else ()
+                waiter = Waiter(entry, incarnation, is_foreign=True)
+                told = (Told(child_id, waiter),) if mail.is_told else ()
                 return _send_mail(at._replace(redis=redis), *told)
             case Told():
                 return at._replace(redis=scripts.told([mail]))
+
+    def _ask_out(self, scripts: Scripts, ask: Ask) -> tuple[Redis, Hear]:
+        """A message, or a settlement, for the other partition."""
+        is_message = ask.kind is Kind.SEND
+        sender = Waiter(ask.entry, ask.incarnation, is_foreign=True)
+        if is_message:
+            redis, [word] = scripts.send([Send(ask.child_id, ask.function, ask.body, sender=sender)])
+            said = word if isinstance(word, Refused) else word[:1].encode()
+        else:
+            redis, [answer] = scripts.settle([(ask.child_id, State.RESOLVED, ask.body)])
+            said = answer if isinstance(answer, Refused) else b"1" if answer[0] else b"0"
+        heard = Hear(ask.entry, ask.incarnation, ask.child_id, State.RESOLVED)
+        if isinstance(said, Refused):
+            return redis, heard._replace(state=State.REJECTED, value=REASON[said.code], is_refused=True)
+        return redis, heard._replace(value=said, is_told=is_message)
+
+    # -- clients that send messages
+
+    def _clients(self, at: Service) -> Iterator[Step]:
+        """A client that hears nothing repeats its call; one that is refused for now tries it again."""
+        for index, queue in enumerate(at.letters):
+            if not queue:
+                continue
+            letter = queue[0]
+            sent, said, posts = self._post(at, letter)
+            is_done = said != "MAILBOX_FULL"
+            rest = (*at.letters[:index], queue[1:], *at.letters[index + 1 :]) if is_done else at.letters
+            heard = sent._replace(letters=rest)
+            label = f"a client sends {_shown(letter)}: {said}"
+            yield Step(label, heard, posts=posts)
+            if (spent := _spend(sent, "lost send")) is not None:
+                yield Step(f"{label}, ANSWER LOST", spent, is_fair=False)
+            if is_done and (spent := _spend(heard, "late send")) is not None:
+                late = tuple(sorted((*spent.late_letters, letter), key=repr))
+                yield Step(f"{label}, SENT TWICE", spent._replace(late_letters=late), is_fair=False, posts=posts)
+        for letter in at.late_letters:
+            sent, said, _ = self._post(at, letter)
+            late = tuple([other for other in at.late_letters if other is not letter])
+            label = f"THE SECOND COPY of {_shown(letter)} arrives: {said}"
+            yield Step(label, sent._replace(late_letters=late), is_fair=False)
+
+    def _post(self, at: Service, letter: Send) -> tuple[Service, str, tuple[tuple[Send, str | Refused], ...]]:
+        redis, [answer] = self._scripts(at.redis).send([letter])
+        said = answer.code if isinstance(answer, Refused) else answer
+        return at._replace(redis=redis), said, ((letter, answer),)
 
     # -- membership
 
@@ -426,18 +500,37 @@ class Transitions:
         if (spent := _spend(at, "clock back")) is not None:
             redis = at.redis._replace(now=state.SPACE // 2)
             yield Step("THE CLOCK IS SET BACK", spent._replace(redis=redis), is_fair=False, is_outside=True)
-        if at.replica is None and _spend(at, "failover") is not None:
-            for partition in sorted({partition_of(id) for id, _ in at.redis.promises}):
-                behind = at._replace(replica=at.redis, replicated=partition)
-                yield Step(f"(the replica of {partition} falls behind)", behind, is_fair=False, is_outside=True)
-        if at.replica is not None and (spent := _spend(at, "failover")) is not None:
-            failed = spent._replace(redis=_failed_over(at.redis, at.replica, at.replicated), replica=None)
+        yield from self._failovers(at, "failover")
+        if at.replica or (at.mail and not at.redis.mail):
+            yield from self._failovers(at, "failover of mail")
+
+    def _failovers(self, at: Service, what: str) -> Iterator[Step]:
+        """One ``of mail`` goes back to a state in which a message was under way to another partition."""
+        spent = _spend(at, what)
+        if spent is None:
+            return
+        for partition in sorted({partition_of(id) for id, _ in at.redis.promises}) if at.replica is None else ():
+            behind = at._replace(replica=at.redis, replicated=partition)
+            yield Step(f"(the replica of {partition} falls behind)", behind, is_fair=False, is_outside=True)
+        if at.replica is not None:
+            lost = _failed_over(at.redis, at.replica, at.replicated)
+            failed = _send_again(spent._replace(redis=lost, replica=None), at)
             yield Step("FAILOVER: what happened since is gone", failed, is_fair=False, is_outside=True)
 
 
 def _next_entry(redis: Redis) -> StreamEntry | None:
     """What a worker reads next; nothing of a group that is paused."""
     return None if redis.is_paused else next((entry for entry in redis.stream if entry.holder is None), None)
+
+
+def _is_too_old(before: Redis, after: Redis, ask: Ask) -> bool:
+    """A mailbox has forgotten who has sent it: nobody delivers a question that is older than half a minute."""
+
+    def is_known(redis: Redis) -> bool:
+        senders = [line.sender for id, box in redis.mail if id == ask.child_id for line in box.lines]
+        return any((one.who, one.incarnation) == (ask.entry, ask.incarnation) for one in senders)
+
+    return is_known(before) and not is_known(after)
 
 
 def _send_mail(at: Service, *mail: Mail) -> Service:
@@ -473,6 +566,10 @@ def _failed_over(now: Redis, then: Redis, partition: int) -> Redis:
         closing=tuple(name for name, _ in back(*[tuple((one, 0) for one in of.closing) for of in (now, then)])),
         begun=back(now.begun, then.begun),
         limits=then.limits if partition == LIMITED else now.limits,
+        mail=back(now.mail, then.mail),
+        taken=_of_both(now.taken, then.taken, partition),
+        been_read=_of_both(now.been_read, then.been_read, partition),
+        unread_at_end=_of_both(now.unread_at_end, then.unread_at_end, partition),
         effects=tuple(
             sorted(
                 [
@@ -482,6 +579,18 @@ def _failed_over(now: Redis, then: Redis, partition: int) -> Redis:
             )
         ),
     )
+
+
+def _send_again(failed: Service, before: Service) -> Service:
+    """Clients send what was lost once more: some of them wait for what comes of it."""
+    lost = Counter(before.redis.taken) - Counter(failed.redis.taken)
+    again = [(Send(*one, call=f"{one.text.decode()} again"),) for one in sorted(lost) if b"~" not in one.text]
+    return failed._replace(letters=(*failed.letters, *again))
+
+
+def _of_both(now: tuple[Taken, ...], then: tuple[Taken, ...], partition: int) -> tuple[Taken, ...]:
+    kept = [one for one in now if partition_of(one.id) != partition]
+    return (*kept, *[one for one in then if partition_of(one.id) == partition])
 
 
 # -- slots
@@ -499,10 +608,9 @@ def _call(hand: Hand) -> Commit:
 
 def _asking(hand: Hand, known: tuple[tuple[str, Entry], ...]) -> Hand:
     """Its code has run: its next commit is on its way."""
-    wish = drive(PROGRAMS[hand.function], known, hand.base)
-    seen_number = next(reversed(fed(known)), "")
+    wish, told, seen_number = drive(hand.function, known, hand.base)
     seen = dict(known)[seen_number].stamp if seen_number else 0
-    is_open = any(entry.state is State.PENDING for _, entry in known)
+    is_open = any(entry.state is State.PENDING for _, entry in told)
     call = Commit(_lease(hand), wish.outcome, wish.ops, seen, seen_number, wish.payload, wish.due, is_open, hand.asked)
     return hand._replace(doing=Doing.SENDING, known=known, call=call)
 
@@ -516,7 +624,8 @@ def _take_answer(hand: Hand, answer: Committed | Refused) -> Hand:
     for op in call.ops:
         entry = _entry_of(op)
         if entry and (op.number not in known or isinstance(op, CancelEntry)):
-            known[op.number] = entry
+            before = known.get(op.number)
+            known[op.number] = entry._replace(stamp=before.stamp if before else 0)
     known.update(answer.entries)
     asked = call.ops[-1].number if call.ops else hand.asked
     return _asking(hand._replace(asked=asked), tuple(sorted(known.items())))
@@ -531,6 +640,12 @@ def _entry_of(op: Op) -> Entry | None:
             return Entry(Kind.PROMISE)
         case StartChild():
             return Entry(Kind.CHILD)
+        case StartReceive():
+            return Entry(Kind.RECEIVE, name=op.name)
+        case SendMessage():
+            return Entry(Kind.SEND)
+        case SettlePromise():
+            return Entry(Kind.SETTLE)
         case CancelEntry(_, kind, _):
             return Entry(kind, State.CANCELED)
         case _:
@@ -552,6 +667,10 @@ def _spend(at: Service, what: str) -> Service | None:
 
 def _is_asked(entry: Entry) -> bool:
     return entry.kind is Kind.PROMISE and entry.state is State.PENDING
+
+
+def _shown(letter: Send) -> str:
+    return f"{letter.text.decode()} to {letter.channel} of {letter.id} ({letter.call}{letter.key})"
 
 
 def _told(call: Commit) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import redis
 
-from durasleep import Context, Durasleep, Settings, checkpoint, current
+from durasleep import Context, Durasleep, Settings, checkpoint, current, progress
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connector import AnyClient
 
@@ -113,6 +113,21 @@ async def keep_and_stand(effects: str) -> Any:
 
 async def keeping(ctx: Context, effects: str) -> Any:
     return await ctx.run(keep_and_stand, effects)
+
+
+async def publish_and_stand(path: str) -> int:
+    """Says that it stands, waits, and says that it is through."""
+    progress(1, 2, "standing")
+    await stand_at(path, "gate")
+    progress(2, 2)
+    return 2
+
+
+async def publishing(ctx: Context, effects: str) -> int:
+    ctx.publish(status="standing")
+    done = await ctx.run(publish_and_stand, effects)
+    ctx.publish(status="through")
+    return done
 
 
 async def thread_passage(ctx: Context, effects: str, gate: str = "gate") -> str:
@@ -215,6 +230,7 @@ LEFT: list[asyncio.Task[None]] = []
 WORKFLOWS: tuple[Callable[..., Coroutine[Any, Any, Any]], ...] = (
     sleeping_workflow,
     keeping,
+    publishing,
     nap,
     passage,
     thread_passage,

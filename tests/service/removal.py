@@ -13,9 +13,16 @@ import pytest
 
 from durasleep import Context, Durasleep, Retry
 from durasleep.client.carrier import Report
+from durasleep.client.client import store_of
 from durasleep.client.move import between
+from durasleep.codec import Codec
 from durasleep.errors import NotFound
+from durasleep.model import PromiseId
+from durasleep.protocol import channels, foreign
+from durasleep.protocol.command import Command
 from durasleep.protocol.script import Value
+from durasleep.protocol.versions import CHANNELS
+from durasleep.query import declaring
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.connection import Link
 from durasleep.worker.loops.relay import Relay
@@ -80,6 +87,15 @@ async def promised(ctx: Context) -> Any:
     return await ctx.promise(name="approval", timeout=LONG)
 
 
+async def listens(ctx: Context, count: int) -> list[str]:
+    first = ctx.receive("x", str, timeout=LONG)
+    return [await first, *[await ctx.receive("y", str) for _ in range(count)]]
+
+
+async def tells(ctx: Context, other: str) -> str:
+    return await ctx.send(other, "y", f"from {ctx.info.id}")
+
+
 async def many_timers(ctx: Context) -> int:
     texts = [len(await ctx.run(large_text)) for _ in range(3)]
     await asyncio.gather(*(ctx.sleep(LONG) for _ in range(TIMERS)))
@@ -128,6 +144,8 @@ def register(app: Durasleep) -> Durasleep:
         fails,
         renewed,
         undone,
+        listens,
+        tells,
     ):
         app.workflow(fn)
     app.task(retry=Retry(attempts=3, delay=3600.0))(second_time)
@@ -175,6 +193,19 @@ class Removal:
             await app.aclose()
 
 
+async def require_channels(app: Durasleep) -> None:
+    store = await store_of(app)
+    await store.run(declaring.require(store.keyspaces, CHANNELS))
+
+
+async def send(app: Durasleep, id: str, channel: str, value: str, key: str | None = None) -> str:
+    """From outside."""
+    store = await store_of(app)
+    payload = Codec().encode(value, "a message")
+    call = channels.send(store.keys(id), PromiseId(id), channel, payload, channels.new_call(), key=key)
+    return (await store.call(call)).delivery
+
+
 class Population:
     """Executions of every kind in every place, and how each ends."""
 
@@ -190,6 +221,7 @@ class Population:
             await self._begin(app)
         await self._begin_unasked(app)
         await self._begin_untold(app)
+        await self._begin_unheard(app)
         await self._begin_without_workers(app)
         async with serving(app, "dying") as worker:
             await app.rpc("stands", step, "stands")
@@ -230,6 +262,12 @@ class Population:
             options = app.options(retention="7d" if id == "done" else "forever")
             await (await options.rpc(id, quick, id)).result()
             self.ends[id] = f"{id} was quick"
+        await require_channels(app)
+        for n in range(8):
+            await app.rpc(f"listens-{n}", listens, 3)
+            await until(app, f"listens-{n}", "suspended")
+            await send(app, f"listens-{n}", "y", "early", key="k")
+            self.ends[f"listens-{n}"] = ["late", "early", f"from unheard-{n}", f"from unsent-{n}"]
         failed = await app.rpc("failed", fails, "failed")
         await asyncio.gather(failed.result(), return_exceptions=True)
         await app.schedule("yearly", "0 0 1 1 *", quick, "yearly")
@@ -274,6 +312,33 @@ class Population:
                     await until(app, f"asks-{n}", "suspended")
                     await eventually(lambda n=n: self._is_idle(app, f"asks-detached-{n}"), "it to ask")
 
+    async def _begin_unheard(self, app: Durasleep) -> None:
+        """Messages are in mailboxes of other partitions, and their senders have not heard of it; or they have not
+        arrived there.
+        """
+
+        async def only_pose(relay: Any, there: Any, asks: Any) -> None:
+            await relay._store.ask([foreign.pose(there, ask, relay._keys) for ask in asks])
+
+        def take_nothing(*_: object) -> None:
+            pass
+
+        for name, method, instead in (("unheard", "_ask", only_pose), ("unsent", "take", take_nothing)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Relay, method, instead)
+                async with serving(app, name):
+                    for n in range(8):
+                        await app.rpc(f"{name}-{n}", tells, f"listens-{n}")
+                        self.ends[f"{name}-{n}"] = "stored"
+                        await eventually(lambda one=f"{name}-{n}": self._is_idle(app, one), "it to send")
+                        if name == "unheard":
+                            await eventually(lambda n=n: self._has_mail(app, f"listens-{n}", 2), "it to arrive")
+
+    async def _has_mail(self, app: Durasleep, id: str, count: int) -> bool:
+        store = await store_of(app)
+        found = await store.call(Command([b"HGET", f"{store.keys(id).tag}mail:{id}".encode(), b"n"], bytes))
+        return found.startswith(b"%d " % count)
+
     async def _begin_untold(self, app: Durasleep) -> None:
         """What has ended is not known in other partitions."""
 
@@ -316,6 +381,12 @@ class Population:
             await app.resume("halted")
             for id in ("delayed", "tries-again"):
                 await app.wake(id)
+            await require_channels(app)
+            for n in range(8):
+                id = f"listens-{n}"
+                assert await send(app, id, "y", "again", key="k") == "duplicate"
+                await eventually(lambda one=id: self._has_mail(app, one, 3), "all messages to arrive")
+                assert await send(app, id, "x", "late") == "delivered"
             left = {id: app.get(id) for id in self.ends}
             waking = asyncio.create_task(_wake_all(app))
             try:
@@ -331,7 +402,7 @@ class Population:
             left_over: list[object] = []
 
             async def is_quiet() -> bool:
-                left_over[:] = [timer for timer in await app.timers() if timer.kind != "cron"]
+                left_over[:] = [timer for timer in await app.timers() if timer.kind not in ("cron", "mail")]
                 left_over.extend((await app.fsck()).findings)
                 return not left_over
 
@@ -340,7 +411,7 @@ class Population:
             except AssertionError:
                 raise AssertionError(left_over) from None
         often = {label: times for label, times in effects.items() if times != 1}
-        assert often == {"stands stands": 2, "tried": 2}
+        assert often == {"stands stands": 2, "tried": 2}, often
         assert effects["undone"] == 1
 
 

@@ -13,7 +13,7 @@ from durasleep.client.client import store_of
 from durasleep.errors import PayloadTooLarge
 from durasleep.model import PromiseId
 from durasleep.protocol import journal
-from durasleep.worker.execution import checkpoints
+from durasleep.worker.execution import checkpoints, sending
 from durasleep.worker.execution.commits import Commits
 from harness.servers import Server
 from tests.service.functions import keeping
@@ -134,7 +134,7 @@ async def test_an_execution_sends_at_most_one_write_a_second_and_the_latest_data
         return note(self, lease, noted)
 
     monkeypatch.setattr(Commits, "note", counting)
-    monkeypatch.setattr(checkpoints, "EVERY_S", 0.2)
+    monkeypatch.setattr(sending, "EVERY_S", 0.2)
 
     async def step(first: int) -> None:
         number = first

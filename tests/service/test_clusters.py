@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from durasleep import Durasleep
+from durasleep import Context, Durasleep, State, View
 from durasleep.client.client import store_of
 from durasleep.errors import StoreUnavailable, UsageError
 from durasleep.protocol.keys import meta_key
@@ -57,6 +58,60 @@ SOURCES: dict[str, Source] = {
     "sync client": lambda cluster: redis.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port),
     "async client": lambda cluster: redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port),
 }
+
+
+async def test_what_is_published_is_seen_and_watched_on_every_node(
+    wide: Durasleep, cluster: Cluster, namespace: str, effects: Effects
+) -> None:
+    effects.open("gate")
+    ids = [f"p-{n}" for n in range(12)]
+
+    async def last_of(id: str) -> View:
+        return [view async for view in wide.watch(id, timeout=30)][-1]
+
+    def last_of_thread(id: str) -> View:
+        with closing(SyncClient(cluster.url, namespace=namespace)) as client:
+            return list(client.watch(id, timeout=30))[-1]
+
+    async with serving(wide):
+        await wide.rpc_many("publishing", [(id, effects.path) for id in ids])
+        seen = await asyncio.gather(*map(last_of, ids), asyncio.to_thread(last_of_thread, "p-0"))
+    assert {view.status for view in seen} == {"through"}
+    assert {view.progress.fraction for view in seen if view.progress} == {1.0}
+    assert [(await wide.view(id)).state for id in ids] == [State.RESOLVED] * 12
+
+
+async def summing(ctx: Context, count: int) -> int:
+    """The sum of so many messages; each is answered with the sum so far."""
+    total = 0
+    async for message in ctx.messages("add", int):
+        total += message.value
+        count -= 1
+        await message.reply(total)
+        if not count:
+            break
+    return total
+
+
+async def passing_on(ctx: Context, ids: list[str]) -> list[str]:
+    return [str(await ctx.send(id, "add", 3)) for id in ids]
+
+
+async def test_messages_and_answers_reach_every_node(wide: Durasleep, cluster: Cluster, namespace: str) -> None:
+    wide.workflow(summing)
+    wide.workflow(passing_on)
+    ids = [f"m-{n}" for n in range(12)]
+
+    def ask_in_thread(id: str) -> int:
+        with closing(SyncClient(cluster.url, namespace=namespace)) as client:
+            return client.ask(id, "add", 2, timeout=30, returns=int)
+
+    async with serving(wide):
+        asked = [wide.ask(id, "add", 1, timeout=30, start=(summing, 3)) for id in ids]
+        assert await asyncio.gather(*asked) == [1] * 12
+        assert await asyncio.gather(*[asyncio.to_thread(ask_in_thread, id) for id in ids]) == [3] * 12
+        assert len(await (await wide.rpc("passing", passing_on, ids)).result(30)) == 12
+        assert [await wide.get(id).result(30) for id in ids] == [6] * 12
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durasleep import Durasleep
+from durasleep import Context, Durasleep
 from durasleep.client import carrier
 from durasleep.client import move as moves
 from durasleep.client.carrier import Report
@@ -20,9 +20,11 @@ from durasleep.model import PromiseId
 from durasleep.protocol import moving, promises, streams
 from durasleep.protocol.command import to_text
 from durasleep.protocol.keys import F, S, meta_key
+from durasleep.protocol.versions import CHANNELS
 from durasleep.query.moving import Name
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
+from durasleep.worker.loops.relay import Relay
 from harness.cluster import Cluster
 from harness.servers import MakeServer, Server
 from tests import leaks
@@ -80,6 +82,104 @@ async def test_a_sleeper_goes_on_in_its_partition(removal: Removal) -> None:
         await new.wake("sleeper")
         assert await new.get("sleeper").result() == "it lies down, it gets up"
         assert (await new.fsck()).findings == []
+
+
+async def test_what_is_published_goes_with_it(removal: Removal) -> None:
+    old = removal.old()
+
+    async def telling(ctx: Context, word: str) -> None:
+        ctx.publish(status=word)
+        await ctx.promise()
+        ctx.publish(more=True)
+
+    old.workflow(telling)
+    async with serving(old):
+        for id in ("sleeps", "ends"):
+            await old.rpc(id, telling, f"{id} now")
+            await until(old, id, "suspended")
+        await old.promises.resolve("ends~1")
+        await old.get("ends").result(20)
+        await old.rpc("watched", rest, "it")
+        await until(old, "watched", "suspended")
+    watches = [old.watch(id) for id in ("sleeps", "watched")]
+    for watch in watches:
+        await anext(watch)
+    report = await removal.move(PARTITIONS)
+    assert (report.moved, report.left) == (3, {})
+    new = removal.new()
+    new.workflow(telling)
+    async with serving(new):
+        assert (await new.view("sleeps")).values == {"status": "sleeps now"}
+        assert (await new.view("ends")).values == {"status": "ends now", "more": True}
+        assert (await new.view("watched")).values == {}
+        store = await store_of(new)
+        meta = await store.call(moving.read_meta(removal.new_namespace))
+        assert meta.features == CHANNELS, "older versions cannot use the new namespace, either"
+        await new.promises.resolve("sleeps~1")
+        await new.get("sleeps").result(20)
+        assert (await new.view("sleeps")).values == {"status": "sleeps now", "more": True}
+        await new.cancel("watched", force=True)
+        assert (await new.fsck()).findings == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 16), (4, 8), (16, 1)])
+async def test_messages_go_with_it(removal: Removal, monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
+    async def reading(ctx: Context, channel: str, count: int) -> list[Any]:
+        return [await ctx.receive(channel, timeout="90d") for _ in range(count)]
+
+    async def sending(ctx: Context, number: int) -> list[str]:
+        sent = ctx.send(f"reads-{number}", "two", f"a\tvalue {number}")
+        settled = ctx.settle(f"promise-{number}", f"b\tvalue {number}")
+        return [str(await sent), str(await settled)]
+
+    old, large, numbers = removal.old(), "x" * 400_000, range(6)
+    await old.init(partitions=before)
+    old.workflow(reading)
+    old.workflow(sending)
+    await old.rpc("full", reading, "one", 4)
+    await old.halt("full")
+    for at, value in enumerate(("first", large, large, "last")):
+        assert await old.send("full", "one", value, key=f"k{at}") == "stored"
+    for number in numbers:
+        await old.promises.create(f"promise-{number}")
+
+    def take_nothing(*_: object) -> None:
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Relay, "take", take_nothing)
+        async with serving(old):
+            for number in numbers:
+                await old.rpc(f"reads-{number}", reading, "two", 2)
+                await until(old, f"reads-{number}", "suspended")
+                assert await old.send(f"reads-{number}", "other", number) == "stored"
+                await old.rpc(f"sends-{number}", sending, number)
+                await eventually(lambda number=number: _rests(old, f"sends-{number}"), "it to send")
+    report = await removal.move(after)
+    assert report.left == {}
+    new = removal.new()
+    new.workflow(reading)
+    new.workflow(sending)
+    assert await new.send("full", "one", "again", key="k0") == "duplicate"
+    assert (await new.fsck()).findings == []
+    await new.resume("full")
+    async with serving(new):
+        assert await new.get("full").result(30) == ["first", large, large, "last"]
+        for number in numbers:
+            assert await new.get(f"sends-{number}").result(30) == ["delivered", "True"]
+            assert await new.get(f"promise-{number}").result(30) == f"b\tvalue {number}"
+            [pending] = (await until(new, f"reads-{number}", "suspended")).waiting_on
+            assert pending.due_ms is not None
+            unread = (await new.describe(f"reads-{number}")).unread
+            assert unread is not None
+            assert unread.channels == {"other": 1}
+            assert await new.send(f"reads-{number}", "two", "end") == "delivered"
+            assert await new.get(f"reads-{number}").result(30) == [f"a\tvalue {number}", "end"]
+        assert (await new.fsck()).findings == []
+
+
+async def _rests(app: Durasleep, id: str) -> bool:
+    return (await app.describe(id)).status in ("suspended", "done")
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 16), (4, 8), (16, 1)])
@@ -197,7 +297,7 @@ async def test_a_worker_that_began_meanwhile_ends(removal: Removal) -> None:
 
 async def mark_moved(app: Durasleep) -> None:
     store = await store_of(app)
-    for command in moving.mark_moved(store.namespace, "namespace 'x' of elsewhere", "a-move"):
+    for command in moving.mark_moved(store.namespace, "namespace 'x' of elsewhere", "a-move", ""):
         await store.call(command)
 
 

@@ -14,7 +14,7 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 import durasleep
-from durasleep import Canceled, Context, Durasleep, Retry, TimedOut, UsageError, WaitTimeout, testing
+from durasleep import Canceled, Context, Durasleep, Retry, TimedOut, UsageError, WaitTimeout, progress, testing
 from durasleep.errors import Mismatch, Stalled
 from durasleep.testing import Env
 from durasleep.transport.connection import Link
@@ -102,6 +102,27 @@ async def test_the_clock_stands_still_however_long_things_take(kit: Kit, app: Du
         await asyncio.sleep(0.05)
         await env.run_until_idle()
         assert await env.now() - began == timedelta(days=3)
+
+
+async def test_what_is_published_is_seen_as_soon_as_nothing_runs(kit: Kit, app: Durasleep) -> None:
+    async def step() -> None:
+        progress(1, 2)
+
+    @app.workflow
+    async def telling(ctx: Context) -> None:
+        ctx.publish(status="asleep")
+        await ctx.sleep(timedelta(days=1))
+        await ctx.run(step)
+        ctx.publish(status="awake")
+
+    async with kit(app) as env:
+        handle = await env.start(telling)
+        assert (await env.view(handle.id)).status == "asleep"
+        await env.skip(days=1)
+        view = await env.view(handle.id)
+        assert view.status == "awake"
+        assert view.progress is not None
+        assert view.progress.fraction == 0.5
 
 
 def docstring_example() -> str:
@@ -669,3 +690,73 @@ async def test_a_namespace_of_a_test_may_have_several_partitions(kit: Kit, app: 
         assert timedelta(days=3) <= await env.now() - began < timedelta(days=3, minutes=1)
         with pytest.raises(Stalled, match=r"name it by ctx\.key"):
             await env.run(strays)
+
+
+def with_messages(app: Durasleep) -> None:
+    @app.workflow
+    async def order(ctx: Context, cents: int) -> str:  # pyright: ignore[reportUnusedFunction]
+        try:
+            paid = await ctx.receive("payment", int, timeout=timedelta(days=3))
+        except TimedOut:
+            return "never paid"
+        receipt = await ctx.receive("receipt")
+        return f"{paid} of {cents}, {receipt}"
+
+    @app.workflow
+    async def quoting(ctx: Context) -> int:  # pyright: ignore[reportUnusedFunction]
+        count = 0
+        async for message in ctx.messages("quote", timeout="7d"):
+            count += 1
+            if message.value == "later":
+                await ctx.sleep("1h")
+            elif message.value == "bad":
+                await message.reply(error=LookupError("no such item"))
+                continue
+            await message.reply({"price": 2 * count})
+        return count
+
+
+async def test_messages_are_sent_and_a_receive_times_out_by_the_clock(kit: Kit, app: Durasleep) -> None:
+    with_messages(app)
+    async with kit(app) as env:
+        assert await env.run("order", 5, id="never") == "never paid"
+        assert await env.send("a", "payment", 3, start=("order", 5)) == "stored"
+        assert await env.run_until_idle() is None
+        with pytest.raises(Stalled, match=r"a is suspended: it waits for a message on channel 'receipt'$"):
+            await env.app.get("a")
+        with pytest.raises(Stalled, match="b is suspended: it waits for a message on channel 'payment'; the clock"):
+            await (await env.start("order", 5, id="b"))
+        assert await env.send("a", "receipt", "no 7", key="k") == "delivered"
+        assert await env.app.get("a").result() == "3 of 5, no 7"
+        await env.skip(days=2.9)
+        assert not await env.app.get("b").done()
+        await env.skip(hours=3)
+        assert await env.app.get("b") == "never paid"
+        assert (await env.replay("a")).ok
+        assert (await env.replay("b")).ok
+
+
+async def test_questions_are_answered_while_the_clock_stands(kit: Kit, app: Durasleep) -> None:
+    with_messages(app)
+    async with kit(app, partitions=3) as env:
+        assert await env.ask("q", "quote", "ring", start=("quoting",)) == {"price": 2}
+        with pytest.raises(LookupError, match="no such item"):
+            await env.ask("q", "quote", "bad")
+        with pytest.raises(Stalled, match=r"q is suspended: it waits for timer q~\S+; the clock"):
+            await env.ask("q", "quote", "later")
+        await env.skip(hours=1)
+        await env.crash_worker()
+        assert await env.ask("q", "quote", "again", returns=dict[str, int]) == {"price": 8}
+        await env.skip(days=7)
+        assert await env.app.get("q") == 4
+        assert (await env.replay("q")).ok
+
+
+def test_messages_without_asyncio_are_the_same(kit_server: Server, app: Durasleep) -> None:
+    with_messages(app)
+    with testing.sync_env(app, redis=None if kit_server.kind == FAKE else kit_server.url) as env:
+        assert env.send("a", "payment", 3, start=("order", 5)) == "stored"
+        assert env.ask("q", "quote", start=("quoting",)) == {"price": 2}
+        env.run_until_idle()
+        assert env.send("a", "receipt", "no 7") == "delivered"
+        assert env.call(app.get("a").result) == "3 of 5, no 7"

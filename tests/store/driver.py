@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from durasleep.model import CommitAction, Due, Entry, Kind, Number, Op, Place, PromiseId, StartChild, State, group_of
-from durasleep.protocol import commit, membership, promises, timers
+from durasleep.protocol import channels, commit, membership, promises, timers
+from durasleep.protocol.channels import Sent
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import Loaded, PromiseRecord
-from durasleep.protocol.keys import LIMIT, Keyspace
+from durasleep.protocol.keys import LIMIT, F, Keyspace
 from durasleep.protocol.membership import Beat, Reclaimed
 from durasleep.protocol.promises import Controlled, Created, Settled
 from durasleep.protocol.timers import Fired
@@ -99,6 +100,46 @@ class Driver:
 
     async def control(self, action: str, id: str, *, due: Due | None = None, reason: str = "") -> Controlled:
         return await self.store.call(promises.control(self.keys, action, PromiseId(id), due=due, reason=reason))
+
+    async def send(
+        self,
+        id: str,
+        channel: str = "x",
+        value: bytes = b"",
+        *,
+        call: str | None = None,
+        key: str | None = None,
+        start: str | None = None,
+        reply: str = "",
+        due: Due | None = None,
+        inbox: str = "",
+    ) -> Sent:
+        """``start`` is the function that it begins if there is none; ``inbox`` is whose question it is."""
+        begin = None
+        if start is not None:
+            begin = promises.create(
+                self.keys,
+                PromiseId(id),
+                kind=Kind.EXECUTION,
+                function=start,
+                queue="workers",
+                args=b"",
+                idempotency_key="begun",
+            )
+        return await self.store.call(
+            channels.send(
+                self.keys,
+                PromiseId(id),
+                channel,
+                value,
+                channels.new_call() if call is None else call,
+                key=key,
+                start=begin,
+                reply=PromiseId(reply) if reply else None,
+                due=due,
+                inbox=inbox,
+            )
+        )
 
     # -- what workers do
 
@@ -271,6 +312,25 @@ class Driver:
         """Every one of a family expires, after its retention and all at about the same time."""
         for id in ids:
             assert retention_ms - 10_000 < await self.ttl_ms(id) <= retention_ms, id
+
+    async def mail(self, id: str) -> dict[str, bytes]:
+        """The fields of a mailbox."""
+        found = await self.redis.hgetall(f"{self.keys.tag}mail:{id}")
+        return {name.decode(): value for name, value in found.items()}
+
+    async def unread(self, id: str) -> list[tuple[str, bytes]]:
+        """The unread messages of an execution: channel by channel, in order."""
+        found = [
+            (name.split(" ", 1)[1], int(name[1:].split(" ")[0]), value.split(b"\n", 1)[1])
+            for name, value in (await self.mail(id)).items()
+            if name[0] == "m"
+        ]
+        return [(channel, value) for channel, _, value in sorted(found)]
+
+    async def waiting(self, id: str) -> list[str]:
+        """The numbers of the receives that wait, in order."""
+        lines = await self.redis.hget(self.keys.promise(id), F["receives"]) or b""
+        return [line.split("\t")[0] for line in lines.decode().splitlines()]
 
     async def timers(self) -> dict[str, int]:
         found = await self.redis.zrange(self.keys.timers, 0, -1, withscores=True)

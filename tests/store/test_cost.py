@@ -14,7 +14,19 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from durasleep.model import CommitAction, Due, Kind, Number, Op, StartTimer, State, StepResult
+from durasleep.model import (
+    CommitAction,
+    Due,
+    Kind,
+    Number,
+    Op,
+    Publish,
+    StartPromise,
+    StartReceive,
+    StartTimer,
+    State,
+    StepResult,
+)
 from durasleep.protocol import commit
 from durasleep.protocol.commit import Lease
 from durasleep.settings import DEFAULTS
@@ -133,6 +145,28 @@ async def test_executions_with_much_in_them_are_not_read_whole_once_a_call_has_m
     found = await cost(driver, driver.fire)
     assert (found["hgetall"], found["hmget"]) == (4, 2)
     await ended(driver, await driver.read(6))
+
+
+async def test_executions_that_publish(driver: Driver) -> None:
+    """The first time it is noted that they do. Who publishes nothing pays nothing: see all others here."""
+    leases = await started(driver)
+    first = await cost_of_commits(driver, leases, CommitAction.CONTINUE, Publish(b"one"))
+    assert first == {**COMMITS, "type": COUNT, "hset": 2 * COUNT, "hget": 2 * COUNT}
+    again = await cost_of_commits(driver, leases, CommitAction.CONTINUE, Publish(b"two"))
+    assert again == {**COMMITS, "type": COUNT, "hset": COUNT, "hget": COUNT}
+    calls = [
+        lambda lease=lease: driver.store.call(commit.publish(driver.keys, WORKER, lease, "1", "1", b"x"))
+        for lease in leases
+    ]
+    await cost(driver, *calls)
+    assert await cost(driver, *calls) == {
+        **COMMITS,
+        "xpending": COUNT,
+        "type": COUNT,
+        "hset": COUNT,
+        "hget": COUNT,
+    }
+    await ended(driver, leases)
 
 
 async def test_executions_that_go_on(driver: Driver) -> None:
@@ -298,3 +332,25 @@ async def test_a_family_that_is_closed_later(driver: Driver) -> None:
     found = await cost(driver, driver.fire)
     assert (found["hmget"], found.get("pttl", 0)) == (2, 0)
     await driver.fire_all()
+
+
+async def test_messages_to_executions_that_wait_and_to_mailboxes(driver: Driver) -> None:
+    """A message costs the commands of a settlement, and those of its mailbox."""
+    receive, promise = StartReceive(Number("1"), "x", None), StartPromise(Number("1"), "", None)
+    for lease in await started(driver):
+        await driver.commit(lease, CommitAction.SUSPEND, receive)
+    for lease in await driver.start_all([f"p{number:03}" for number in range(COUNT)]):
+        await driver.commit(lease, CommitAction.SUSPEND, promise)
+    await driver.send("a000", "y")  # the server knows the script
+    sends = [lambda n=n: driver.send(f"a{n:03}", "x", b"1") for n in range(1, COUNT)]
+    settles = [lambda n=n: driver.settle(f"p{n:03}~1", value=b"1") for n in range(1, COUNT)]
+    few = COUNT - 1
+    settled = {**CALL, "hset": few, "hget": few, "zadd": 1, "xadd": few, "type": 1, "hmget": 2 * few}
+    assert await cost(driver, *settles) == settled
+    sent = {**settled, "hset": 2 * few}
+    assert await cost(driver, *sends) == sent, "beside a settlement, a mailbox is written"
+    del sent["xadd"], sent["hget"], sent["type"]
+    assert await cost(driver, *sends) == {**sent, "hset": few}
+    await ended(driver, await driver.read(2 * COUNT))
+    await driver.control("force", "a000")
+    await driver.control("force", "p000")

@@ -7,17 +7,32 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from durasleep.errors import NotAllowed
-from durasleep.model import CancelEntry, CommitAction, Kind, Number, Place, PromiseId, State, Transaction
+from durasleep.errors import DurasleepError, Ended, MailboxFull, NotAllowed, NotFound, StoreFull
+from durasleep.model import (
+    CancelEntry,
+    CommitAction,
+    Kind,
+    Number,
+    Place,
+    PromiseId,
+    SendMessage,
+    SettlePromise,
+    StartPromise,
+    StartReceive,
+    StartTimer,
+    State,
+    Transaction,
+)
 from durasleep.protocol import foreign, promises
-from durasleep.protocol.foreign import Ask, Tell
+from durasleep.protocol.foreign import Ask, Heard, Message, Question, Tell
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.partitions import partition_of
 from durasleep.protocol.script import load
+from durasleep.protocol.timers import Fired
 from durasleep.query import fsck
 from durasleep.query.fsck import Finding
 from harness.servers import Server
-from tests.store.driver import PAST, Driver, child
+from tests.store.driver import FAR, PAST, Driver, child
 
 PARTITIONS = 4
 
@@ -57,15 +72,20 @@ async def there(here: Driver, server: Server, namespace: str) -> AsyncIterator[D
 async def asked(here: Driver) -> Ask:
     """A call that a firing finds."""
     await here.suspended(CALLER, child("1", CALLED))
+    return await found_ask(here)
+
+
+async def found_ask(here: Driver) -> Ask:
     [ask] = (await here.fire()).asks
+    assert isinstance(ask, Ask)
     return ask
 
 
 async def begin(here: Driver, there: Driver, ask: Ask) -> State:
-    return (await here.store.call(foreign.begin(there.keys, ask, here.keys))).state
+    return (await here.store.call(foreign.pose(there.keys, ask, here.keys))).state
 
 
-async def hear(here: Driver, ask: Ask, state: State, value: bytes = b"") -> bool:
+async def hear(here: Driver, ask: Question, state: State, value: bytes = b"") -> bool:
     return await here.store.call(foreign.hear(here.keys, ask.entry_id, ask.incarnation, ask.child_id, state, value))
 
 
@@ -145,7 +165,7 @@ async def test_what_is_kept_shortly_is_there_for_a_late_question(here: Driver, t
 async def test_who_waits_no_longer_asks_for_nothing_and_hears_nothing(here: Driver, there: Driver, how: str) -> None:
     lease = await here.start(CALLER)
     await here.commit(lease, CommitAction.CONTINUE, child("1", CALLED))
-    [ask] = (await here.fire()).asks
+    ask = await found_ask(here)
     await begin(here, there, ask)
     match how:
         case "canceled":
@@ -190,6 +210,224 @@ async def test_hundreds_in_other_partitions_hear_of_one_ending(here: Driver, the
     assert sorted(told) == sorted(waiters)
     await there.assert_kept_together(CALLED)
     await there.redis.delete(there.keys.inbox("client"))
+
+
+# -- messages
+
+
+MAIL = f"{CALLED}~mail"
+SENT = b"sent"
+
+
+async def sending(here: Driver) -> Message:
+    """A message that a firing finds; who sends it waits for nothing else."""
+    await here.suspended(CALLER, SendMessage(Number("1"), "x", PromiseId(CALLED), SENT))
+    [question] = (await here.fire()).asks
+    assert isinstance(question, Message)
+    return question
+
+
+async def pose(here: Driver, there: Driver, question: Question) -> Heard:
+    return foreign.heard_of(await here.store.call(foreign.pose(there.keys, question, here.keys)))
+
+
+async def told(here: Driver, there: Driver, question: Question) -> None:
+    waiter = foreign.waiter_of(question, here.keys)
+    await there.store.call(foreign.told(there.keys, question.child_id, waiter))
+
+
+async def due_now(driver: Driver, member: str) -> Fired:
+    await driver.redis.zadd(driver.keys.timers, {member: 1})
+    return await driver.fire()
+
+
+async def heard_long_ago(there: Driver) -> None:
+    """Its sender has heard, and so long ago that no late copy of its question can come: its line goes."""
+    key = f"{there.keys.tag}mail:{CALLED}"
+    for name, value in (await there.mail(CALLED)).items():
+        if name.startswith("x"):
+            assert len(value) > 1, "it has not heard"
+            await there.redis.hset(key, name, value[:1] + b"1")
+    assert (await due_now(there, MAIL)).tells == []
+    assert MAIL not in await there.timers()
+    assert not any(name.startswith("x") for name in await there.mail(CALLED))
+
+
+async def test_a_message_is_asked_for_until_its_sender_has_heard_and_counts_once(here: Driver, there: Driver) -> None:
+    await there.suspended(CALLED, StartTimer(Number("1"), "", FAR))
+    question = await sending(here)
+    assert (question.entry_id, question.child_id, question.value) == (ENTRY, CALLED, SENT)
+    for _ in range(3):  # the answer was lost
+        assert await pose(here, there, question) == Heard(State.RESOLVED, b"s")
+        assert (await due_now(here, ASK)).asks == [question]
+    assert await there.unread(CALLED) == [("x", SENT)]
+    assert await hear(here, question, State.RESOLVED, b"s")
+    assert not await hear(here, question, State.RESOLVED, b"s")
+    entry = await here.entry(CALLER, "1")
+    assert (entry.state, entry.payload, entry.child_id) == (State.RESOLVED, b"s", CALLED)
+    assert await here.place(CALLER) is Place.QUEUED
+    assert await here.timers() == {}
+    # That it has heard was lost: it is told again, and again.
+    for _ in range(2):
+        [tell] = (await due_now(there, MAIL)).tells
+        assert (tell.id, tell.state, tell.value) == (CALLED, State.RESOLVED, b"s")
+        assert tell.waiters == [foreign.waiter_of(question, here.keys)]
+        await hear(here, question, tell.state, b"s")
+    await told(here, there, question)
+    assert (await due_now(there, MAIL)).tells == []
+    assert await pose(here, there, question) == Heard(State.RESOLVED, b"s"), "a late copy of the question"
+    await heard_long_ago(there)
+    assert await there.unread(CALLED) == [("x", SENT)]
+    assert {name[0] for name in await there.mail(CALLED)} == {"n", "c", "m"}
+    await end(here)
+    await there.control("force", CALLED)
+
+
+@pytest.mark.parametrize("is_delivered", [True, False])
+async def test_a_message_was_sent_though_its_reader_ends_before_the_sender_hears(
+    here: Driver, there: Driver, is_delivered: bool
+) -> None:
+    lease = await there.start(CALLED)
+    ops = [StartReceive(Number("1"), "x", None)] if is_delivered else []
+    await there.commit(lease, CommitAction.CONTINUE, *ops)
+    await there.send(CALLED, "y", b"unread", key="k")
+    question = await sending(here)
+    answer = await pose(here, there, question)
+    assert answer.value == (b"d" if is_delivered else b"s")
+    await there.commit(lease, CommitAction.RESOLVE)
+    waiter = foreign.waiter_of(question, here.keys)
+    assert (await there.mail(CALLED))[f"x{waiter}"] == answer.value
+    mail = f"{there.keys.tag}mail:{CALLED}"
+    assert await there.redis.pttl(mail) == -1, "it is kept as long as somebody has not heard"
+    assert await pose(here, there, question) == answer
+    [tell] = (await due_now(there, MAIL)).tells
+    assert (tell.waiters, tell.value) == ([waiter], answer.value)
+    # Another execution takes its id meanwhile, and has the mailbox.
+    await there.redis.delete(there.keys.promise(CALLED))
+    await there.create(CALLED)
+    await there.send(CALLED, "y", b"new", key="k")
+    assert await there.redis.pttl(mail) == -1
+    assert await pose(here, there, question) == answer
+    assert await there.unread(CALLED) == [("y", b"new")]
+    await there.control("force", CALLED)
+    await hear(here, question, State.RESOLVED, answer.value)
+    await told(here, there, question)
+    await heard_long_ago(there)
+    assert 0 < await there.redis.pttl(mail) <= LIMIT["ended_mailbox_ms"]
+    await end(here)
+
+
+@pytest.mark.parametrize("how", ["canceled", "forced", "begun anew"])
+async def test_a_sender_that_is_gone_is_told_and_hears_nothing(here: Driver, there: Driver, how: str) -> None:
+    await there.create(CALLED)
+    lease = await here.start(CALLER)
+    await here.commit(lease, CommitAction.CONTINUE, SendMessage(Number("1"), "x", PromiseId(CALLED), SENT))
+    [question] = (await here.fire()).asks
+    await pose(here, there, question)
+    match how:
+        case "canceled":
+            await here.commit(lease, CommitAction.CONTINUE, CancelEntry(Number("1"), Kind.SEND, "x"))
+        case "forced":
+            await here.control("force", CALLER)
+        case _:
+            await here.commit(lease, CommitAction.CONTINUE_AS_NEW, due="2")
+            await here.fire_all()
+    assert ASK not in await here.timers()
+    [tell] = (await due_now(there, MAIL)).tells
+    assert not await hear(here, question, tell.state, b"s")
+    await told(here, there, question)
+    await heard_long_ago(there)
+    await here.control("force", CALLER)
+    await there.control("force", CALLED)
+
+
+async def test_a_message_that_is_refused_is_no_reason_to_keep_its_reader(here: Driver, there: Driver) -> None:
+    question = await sending(here)
+    with pytest.raises(NotFound):
+        await pose(here, there, question)
+    await there.start(CALLED)
+    with pytest.raises(NotFound):
+        await pose(here, there, question)  # its sender may have heard that it was refused
+    [tell] = (await due_now(there, MAIL)).tells
+    assert (tell.state, tell.value) == (State.REJECTED, b"N")
+    await told(here, there, question)
+    await heard_long_ago(there)
+    await there.send(CALLED, value=b"x" * LIMIT["mailbox_bytes_max"])
+    with pytest.raises(MailboxFull):
+        await pose(here, there, question)
+    await told(here, there, question)
+    await heard_long_ago(there)
+    await there.control("force", CALLED)
+    with pytest.raises(Ended, match="has ended: canceled"):
+        await pose(here, there, question)
+    await there.redis.pexpire(there.keys.promise(CALLED), 5000)
+    await told(here, there, question)
+    assert await there.ttl_ms(CALLED) <= 5000
+    await here.control("force", CALLER)
+
+
+async def test_lines_of_senders_that_have_not_heard_are_bounded_and_refuse_no_others(
+    here: Driver, there: Driver
+) -> None:
+    await there.suspended(CALLED, StartReceive(Number("1"), "x", None))
+    await there.send(CALLED, "y")
+    lines = {f"x2 7 {CALLER}~{n}": "s" for n in range(10, 10 + LIMIT["mail_lines_max"])}
+    key = f"{there.keys.tag}mail:{CALLED}"
+    await there.redis.hset(key, mapping=lines | {"n": f"1 0 0 1 {len(lines)}"})
+    question = await sending(here)
+    with pytest.raises(StoreFull, match="has answered 10000 other partitions just now"):
+        await pose(here, there, question)  # it is no answer: the sender asks again
+    assert (await there.send(CALLED)).delivery == "delivered"
+    assert (await there.send(CALLED)).delivery == "stored"
+    [*tells] = (await due_now(there, MAIL)).tells
+    assert 0 < len(tells) <= 64
+    await here.control("force", CALLER)
+    await there.control("force", CALLED)
+    await there.redis.delete(key)
+    await due_now(there, MAIL)
+
+
+async def test_a_promise_elsewhere_is_settled_once_and_its_settler_hears(here: Driver, there: Driver) -> None:
+    await there.suspended(CALLED, StartPromise(Number("1"), "", None))
+    await there.create("p", kind=Kind.PROMISE)
+    target = PromiseId(f"{CALLED}~1")
+    for number, value, heard in (("1", b"v", b"1"), ("2", b"v", b"1"), ("3", b"other", b"0")):
+        await here.suspended(CALLER, SettlePromise(Number(number), target, State.RESOLVED, value))
+        [question] = (await here.fire()).asks
+        for _ in range(2):
+            assert await pose(here, there, question) == Heard(State.RESOLVED, heard)
+        assert await hear(here, question, State.RESOLVED, heard)
+        assert (await here.entry(CALLER, number)).payload == heard
+        await end(here)
+        await here.redis.delete(here.keys.promise(CALLER))
+    assert (await there.entry(CALLED, "1")).payload == b"v"
+    await there.control("force", CALLED)
+    await there.control("force", "p")
+
+
+@pytest.mark.parametrize("target", [CALLED, f"{CALLED}~1", f"{CALLED}~2", f"{CALLED}~9"])
+async def test_nothing_else_is_settled_from_elsewhere(here: Driver, there: Driver, target: str) -> None:
+    await there.suspended(CALLED, StartTimer(Number("1"), "", FAR), StartReceive(Number("2"), "x", None))
+    await here.suspended(CALLER, SettlePromise(Number("1"), PromiseId(target), State.RESOLVED, b""))
+    [question] = (await here.fire()).asks
+    before = await there.load(CALLED)
+    with pytest.raises(DurasleepError) as refused:
+        await pose(here, there, question)
+    assert isinstance(refused.value, NotAllowed | NotFound)
+    assert await there.load(CALLED) == before
+    await here.control("force", CALLER)
+    await there.control("force", CALLED)
+
+
+async def test_a_message_that_asks_nobody_is_found_and_asks_again(here: Driver, there: Driver) -> None:
+    question = await sending(here)
+    assert await found(here) == []
+    await here.redis.zrem(here.keys.timers, ASK)
+    [finding] = await found(here, repair=True)
+    assert (finding.kind, finding.id, finding.repaired) == ("untimed", ENTRY, True)
+    assert (await here.fire()).asks == [question]
+    await here.control("force", CALLER)
+    await there.fire()
 
 
 # -- what is broken

@@ -8,7 +8,19 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from durasleep.errors import UsageError
-from durasleep.model import CommitAction, Due, Kind, Mark, Number, Place, StartPromise, StartTimer, State, StepResult
+from durasleep.model import (
+    CommitAction,
+    Due,
+    Kind,
+    Mark,
+    Number,
+    Place,
+    StartPromise,
+    StartReceive,
+    StartTimer,
+    State,
+    StepResult,
+)
 from durasleep.protocol import command
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import F, S
@@ -18,6 +30,10 @@ from harness.servers import Server
 from tests.store.driver import FAR, PAST, WORKER, Driver, child
 
 TIMER = StartTimer(Number("1"), "", FAR)
+
+
+def receive(number: str, channel: str, due: Due | None = None) -> StartReceive:
+    return StartReceive(Number(number), channel, due)
 
 
 async def check(driver: Driver, *, repair: bool = False) -> Report:
@@ -39,6 +55,8 @@ async def healthy(driver: Driver) -> None:
     await driver.commit(await driver.start("again"), CommitAction.RETRY, due="+3600000", payload=b"why")
     await driver.redis.hset(driver.keys.schedule("nightly"), S["due"], "4000000000000")
     await driver.redis.zadd(driver.keys.timers, {"nightly~cron": 4e12})
+    await driver.suspended("reader", receive("1", "x"), receive("2", "y", FAR))
+    await driver.send("reader", "z", b"unread", key="k")
     await driver.create("queued", args=b"the arguments")
     await driver.beat()
 
@@ -48,8 +66,9 @@ async def test_what_the_scripts_write_is_clean(driver: Driver) -> None:
     report = await check(driver)
     assert report.findings == []
     assert report.is_clean
-    assert report.checked["promise"] == 10
-    assert report.checked["timer"] == 8
+    assert report.checked["promise"] == 11
+    assert report.checked["timer"] == 9
+    assert report.checked["mail"] == 1
     assert report.checked["entry"] == 1
     assert report.checked["member"] == 1
 
@@ -88,6 +107,15 @@ async def add_clients(driver: Driver) -> None:
         await driver.create("sleeper", inbox=f"dead{number}")
     for key in await driver.redis.keys(driver.keys.inbox("dead*")):
         await driver.redis.delete(key)
+
+
+def mail(driver: Driver, fields: dict[str, str], id: str = "reader") -> Awaitable[object]:
+    """Writes into a mailbox by hand. The one of "reader" has a message of six bytes."""
+    return driver.redis.hset(f"{driver.keys.tag}mail:{id}", mapping=fields)
+
+
+def index(driver: Driver, lines: str) -> Awaitable[object]:
+    return driver.redis.hset(driver.keys.promise("reader"), F["receives"], lines)
 
 
 BREAKS: dict[str, tuple[str, str, Break]] = {
@@ -138,6 +166,35 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
         lambda d: d.redis.sadd(d.keys.waiters("nobody"), "p1 sleeper~1"),
     ),
     "a run that nobody closes": ("run", "sleeper", lambda d: d.redis.hset(d.keys.run("sleeper"), F["incarnation"], 1)),
+    "a message beside who waits for it": (
+        "unread",
+        "reader~1",
+        lambda d: mail(d, {"m0 x": "\nhere", "cx": "0 1", "n": "2 10 1 0 0"}),
+    ),
+    "a receive that nobody knows": ("unindexed", "reader~1", lambda d: index(d, "2\ty\n")),
+    "a receive of another channel": ("index", "reader~1", lambda d: index(d, "1\tq\n2\ty\n")),
+    "no receive that waits": ("index", "reader~9", lambda d: index(d, "9\tx\n1\tx\n2\ty\n")),
+    "a lost timeout of a receive": ("untimed", "reader~2", lambda d: d.redis.zrem(d.keys.timers, "reader~2")),
+    "a mailbox of nobody": ("mail", "nobody", lambda d: mail(d, {"n": "0 0 0 0 0"}, "nobody")),
+    "a mailbox of what has ended": ("mail", "done", lambda d: mail(d, {"n": "1 1 0 0 0", "m0 x": "\na"}, "done")),
+    "a mailbox that nobody reads": (
+        "mail",
+        "sleeper",
+        lambda d: mail(d, {"n": "0 0 0 0 1", "x1 1 s~1": "s"}, "sleeper"),
+    ),
+    "a lost mailbox": ("mail", "reader", lambda d: d.redis.delete(f"{d.keys.tag}mail:reader")),
+    "a mailbox that expires": (
+        "expiring",
+        "reader",
+        lambda d: d.redis.pexpire(f"{d.keys.tag}mail:reader", 9_000_000),
+    ),
+    "a mailbox that miscounts": ("miscounted", "reader", lambda d: mail(d, {"n": "2 60 1 0 0"})),
+    "a mailbox without its numbers": ("miscounted", "reader", lambda d: mail(d, {"n": "?"})),
+    "a message that is not found": ("miscounted", "reader", lambda d: mail(d, {"cz": "1 2"})),
+    "a message of no channel": ("miscounted", "reader", lambda d: mail(d, {"m7 q": "\na", "n": "2 7 1 0 0"})),
+    "a channel without messages": ("miscounted", "reader", lambda d: mail(d, {"cq": "3 4"})),
+    "a sender that nobody tells": ("untold", "reader", lambda d: mail(d, {"x1 1 s~1": "s", "n": "1 6 1 0 1"})),
+    "a sender that is not counted": ("untold", "reader", lambda d: mail(d, {"x1 1 s~1": "s"})),
     "a family gone": ("closing", "nobody", lambda d: d.redis.zadd(d.keys.closing, {"nobody": 1})),
 }
 

@@ -18,11 +18,15 @@ from durasleep.model import (
     Op,
     Place,
     PromiseId,
+    Publish,
+    SendMessage,
+    StartReceive,
+    StartTimer,
     State,
     StepResult,
     Transaction,
 )
-from durasleep.protocol import commit, membership, promises
+from durasleep.protocol import commit, membership, promises, view
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.query import forking, fsck
@@ -82,6 +86,25 @@ async def test_an_execution_adds_a_little_to_its_journal(driver: Driver) -> None
     await driver.commit(lease, CommitAction.CONTINUE, step(5, 50_000))
     await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="9")
     assert await grown(driver, "a") == 0
+
+
+async def test_nothing_is_published_and_nobody_waits_for_it(driver: Driver) -> None:
+    async def seen() -> bytes | None:
+        found = await driver.store.call(view.read_view(driver.keys, PromiseId("a"), inbox="me"))
+        return None if found.workflow is None else found.workflow.payload
+
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, Publish(b"before"))
+    await fill(driver)
+    await driver.commit(lease, CommitAction.CONTINUE, Publish(b"x" * 4000), step(1, 10))
+    await driver.commit(lease, CommitAction.CONTINUE, Publish(b"x" * 4000))
+    assert await grown(driver, "a") == ENTRY + 10
+    assert await seen() == b"before", "it can be read, and watched by reading again"
+    with pytest.raises(StoreFull):
+        await driver.store.call(commit.publish(driver.keys, WORKER, lease, "2", "2", b"x"))
+    await driver.redis.config_set("maxmemory", 0)
+    await driver.commit(lease, CommitAction.RESOLVE, Publish(b"after"))
+    assert await seen() == b"after"
 
 
 async def test_the_steps_of_one_commit_count_together(driver: Driver) -> None:
@@ -178,6 +201,42 @@ async def test_who_may_not_set_timers_is_told_so_before_anything_is_written(one_
                 await refused.commit(lease, CommitAction.RESOLVE)
         await driver.redis.acl_deluser("refused")
         assert await driver.snapshot() == before
+
+
+def receive(number: str) -> StartReceive:
+    return StartReceive(Number(number), "x", None)
+
+
+async def test_a_message_reaches_who_waits_for_it_and_none_is_stored(driver: Driver) -> None:
+    await driver.suspended("waits", receive("1"), receive("2"), receive("3"))
+    await driver.suspended("reads", StartTimer(Number("1"), "", FAR))
+    await driver.send("reads", "x", b"stored before")
+    await fill(driver)
+    for call in ("c", "d", "d"):  # the last one is a repeat
+        assert (await driver.send("waits", "x", b"small", key=call, call=call)).delivery == "delivered"
+    before = await driver.snapshot()
+    for sending in (
+        driver.send("reads", "x", b"small"),
+        driver.send("waits", "y", b"small"),
+        driver.send("waits", "x", b"x" * (LIMIT["full_value_bytes_max"] + 1)),
+        driver.send("waits", "x", b"?", reply="reply", due=FAR, inbox="me"),
+        driver.send("new", "x", b"small", start="f"),
+    ):
+        with pytest.raises(StoreFull, match="Redis has reached its maxmemory"):
+            await sending
+    assert await driver.snapshot() == before
+    lease = await driver.take()
+    await assert_refused(driver, lease, CommitAction.CONTINUE, SendMessage(Number("9"), "x", PromiseId("reads"), b""))
+    got = await driver.entry("waits", "2")
+    await driver.commit(lease, CommitAction.CONTINUE, CancelEntry(Number("2"), Kind.RECEIVE, "x"), seen=got)
+    assert (await driver.entry("waits", "3")).payload == b"small", "what returns passes"
+    ended = await driver.commit(lease, CommitAction.RESOLVE)
+    assert ended.unread == 1
+    await driver.control("wake", "reads~1")
+    lease = await driver.take()
+    answer = await driver.commit(lease, CommitAction.CONTINUE, receive("2"))
+    assert [one.payload for one in answer.entries if one.number == "2"] == [b"stored before"]
+    await driver.commit(lease, CommitAction.RESOLVE)
 
 
 async def test_a_checkpoint_waits_and_is_always_removed(driver: Driver) -> None:

@@ -7,9 +7,21 @@ from typing import Any
 import pytest
 
 from durasleep.errors import NotAllowed, NotFound, UsageError
-from durasleep.model import CommitAction, Number, Place, PromiseId, StartTimer, State, StepResult
+from durasleep.model import (
+    CancelEntry,
+    CommitAction,
+    Kind,
+    Number,
+    Place,
+    PromiseId,
+    StartReceive,
+    StartTimer,
+    State,
+    StepResult,
+)
 from durasleep.protocol import grafting
 from durasleep.protocol.grafting import Fork, Standing
+from durasleep.protocol.keys import F
 from durasleep.query import forking
 from tests.store.driver import FAR, PAST, Driver
 
@@ -104,3 +116,33 @@ async def test_an_execution_is_forked_with_what_its_scripts_have_written(driver:
     with pytest.raises(UsageError):
         await driver.store.run(forking.fork(driver.store.keys, "a", "b~1", "s3"))
     assert (await driver.store.run(forking.fork(driver.store.keys, "a", "c", "nap"))).copied == 3
+
+
+async def test_a_fork_has_the_messages_that_were_received_and_no_mailbox(driver: Driver) -> None:
+    lease = await driver.start("a")
+    waiting = [StartReceive(Number(n), "x", None) for n in ("1", "2", "3")]
+    await driver.commit(lease, CommitAction.CONTINUE, *waiting)
+    await driver.send("a", "x", b"read", key="k")
+    await driver.send("a", "x", b"returned")
+    await driver.send("a", "y", b"unread")
+    seen = await driver.entry("a", "1")
+    unwanted = CancelEntry(Number("2"), Kind.RECEIVE, "x"), CancelEntry(Number("3"), Kind.RECEIVE, "x")
+    step = StepResult(Number("5"), "s", State.RESOLVED, b"")
+    await driver.commit(lease, CommitAction.CONTINUE, *unwanted, StartReceive(Number("4"), "z", None), step, seen=seen)
+    mail = await driver.mail("a")
+    forked = await driver.store.run(forking.fork(driver.store.keys, "a", "b", "s"))
+    assert forked.copied == 2
+    found = {number: (one.state, one.payload) for number, one in (await driver.load("b")).entries.items()}
+    assert found == {"1": (State.RESOLVED, b"read"), "2": (State.CANCELED, b"")}
+    assert await driver.mail("b") == {}
+    assert (
+        not {F["extras"].encode(), F["receives"].encode()}
+        & (await driver.redis.hgetall(driver.keys.promise("b"))).keys()
+    )
+    taken = await driver.take()
+    await driver.commit(taken, CommitAction.CONTINUE, StartReceive(Number("4"), "z", None))
+    assert await driver.waiting("b") == await driver.waiting("a") == ["4"]
+    assert (await driver.send("b", "x", b"again", key="k")).delivery == "stored", "its keys are its own"
+    assert await driver.mail("a") == mail
+    for id in ("a", "b"):
+        await driver.control("force", id)

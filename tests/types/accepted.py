@@ -6,7 +6,20 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, assert_type
 
-from durasleep import Batch, Context, Handle, Limit, Winner
+from durasleep import (
+    Batch,
+    Channel,
+    Context,
+    Delivery,
+    Handle,
+    Limit,
+    Message,
+    State,
+    View,
+    Winner,
+    progress,
+    publish,
+)
 from durasleep.sync import Handle as SyncHandle
 from tests.types.functions import Receipt, app, charge, client, no_arguments, order, send
 
@@ -40,6 +53,44 @@ async def by_start() -> None:
     assert_type(await app.start(charge, "a", timeout=5), Handle[int])
     assert_type(await app.start(send, "a", "b"), Handle[bool])
     assert_type(await app.start("send", "a", "b"), Handle[Any])
+
+
+RECEIPTS = Channel("receipts", Receipt)
+
+
+async def by_messages(receipt: Receipt, ctx: Context) -> None:
+    assert_type(RECEIPTS, Channel[Receipt])
+    assert_type(await app.send("a", RECEIPTS, receipt), Delivery)
+    assert_type(await app.send("a", RECEIPTS, receipt, key="k", start=(order, "a", 5)), Delivery)
+    assert_type(await app.send("a", "receipts", {"any": 5}, start=("order", "a")), Delivery)
+    assert_type(await app.send("a", "go"), Delivery)
+    assert_type(await app.options(labels={"a": "b"}).send("a", "go", start=(no_arguments,)), Delivery)
+    assert_type(client.send("a", RECEIPTS, receipt), Delivery)
+    assert_type(await app.ask("a", "go", timeout=5), Any)
+    assert_type(await app.ask("a", RECEIPTS, receipt, timeout="5s", returns=Receipt), Receipt)
+    assert_type(await app.ask("a", "price", 5, timeout="5s", returns=int, start=(order, "a")), int)
+    optional: Receipt | None = await app.ask("a", "go", timeout=5, returns=Receipt | None)
+    assert_type(client.ask("a", RECEIPTS, receipt, timeout=5, returns=list[int]), list[int])
+    assert_type(await ctx.receive(RECEIPTS), Receipt)
+    assert_type(await ctx.receive("price", int, timeout=5), int)
+    assert_type(await ctx.send("a", RECEIPTS, receipt), Delivery)
+    async for message in ctx.messages(RECEIPTS):
+        assert_type(message, Message[Receipt])
+        assert_type(await message.reply(optional), bool)
+
+
+async def by_view(ctx: Context) -> None:
+    assert_type(await app.view("a"), View)
+    assert_type([view async for view in app.watch("a", timeout="1h")], list[View])
+    assert_type(client.view("a"), View)
+    assert_type(list(client.watch("a", timeout=5)), list[View])
+    assert_type(ctx.publish(status="paid", cents=5), None)
+    assert_type(publish(rows=5), None)
+    assert_type(progress(1, 4.5, "reading"), None)
+    view = await app.view("a")
+    assert_type(view.state, State)
+    assert view.progress
+    assert_type(view.progress.fraction, float | None)
 
 
 async def gathered() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from durasleep import Context, Handle
-from tests.types.functions import app, charge, client, no_arguments, order, send
+from durasleep import Channel, Context, Handle, progress
+from tests.types.functions import Receipt, app, charge, client, no_arguments, order, send
 
 
 async def by_options() -> None:
@@ -30,6 +30,15 @@ async def by_unknown_options() -> None:
     client.options(retention=None, zone="UTC")  # refused
 
 
+async def by_view(ctx: Context) -> None:
+    await app.view(5)  # refused
+    app.watch("a", 5)  # refused
+    await ctx.publish(status="paid")  # refused
+    ctx.publish("paid")  # refused
+    progress("1")  # refused
+    (await app.view("a")).state = "resolved"  # refused
+
+
 async def by_start() -> None:
     await app.start(order)  # refused
     await app.start(order, 5)  # refused
@@ -39,6 +48,25 @@ async def by_start() -> None:
     await app.start(send, "a", "b", "c")  # refused
     await app.start(send, target=5, text="b")  # refused
     await app.options(delay=5).start(send, "a")  # refused
+
+
+RECEIPTS = Channel("receipts", Receipt)
+
+
+async def by_messages(receipt: Receipt, ctx: Context) -> None:
+    await app.send("a", RECEIPTS, 5)  # refused
+    await app.send("a", RECEIPTS)  # refused
+    await app.send("a", RECEIPTS, receipt, start=order)  # refused
+    await app.send("a", RECEIPTS, receipt, start=())  # refused
+    await app.send("a", "go", start=(5,))  # refused
+    await app.send("a", "go", key=5)  # refused
+    await app.send("a", "go", timeout=5)  # refused
+    await app.send(5, "go")  # refused
+    await app.ask("a", "go")  # refused
+    await app.ask("a", RECEIPTS, 5, timeout=5)  # refused
+    client.send("a", RECEIPTS, 5)  # refused
+    client.ask("a", "go", timeout=[5])  # refused
+    await ctx.send("a", RECEIPTS, 5)  # refused
 
 
 async def by_results() -> None:

@@ -23,8 +23,12 @@ from durasleep.model import (
     Number,
     Op,
     PromiseId,
+    Publish,
+    SendMessage,
+    SettlePromise,
     StartChild,
     StartPromise,
+    StartReceive,
     StartTimer,
     State,
     StepResult,
@@ -91,6 +95,12 @@ class World:
         self.order = CREATED_MS
         self.journal: dict[Number, Entry] = {}
         self.commands: list[tuple[bytes, ...]] = []
+        self.sent: list[tuple[str, str, bytes]] = []
+        """The messages it has sent, and the promises of others it has settled."""
+        self.mail: dict[str, tuple[bytes, ...]] = {}
+        """Its unread messages, by channel."""
+        self.published = b""
+        """What the code has published last."""
         self.cuts: list[World] = []
         """A copy of this world after every change of its journal."""
         self.torn = False
@@ -207,12 +217,29 @@ class World:
             case CancelEntry(number, kind, name):
                 if known is None or known.state is State.PENDING:
                     self._put(Entry(number, kind, State.CANCELED, name))
+                elif kind is Kind.RECEIVE and known.state is State.RESOLVED:
+                    self.mail = {**self.mail, name: (known.payload, *self.mail.get(name, ()))}
+                    self._put(replace(known, state=State.CANCELED, payload=b""))
             case _ if known is not None:
                 pass
             case StartTimer(number, name, due):
                 self._put(Entry(number, Kind.TIMER, State.PENDING, name, due_ms=self._due_ms(due)))
             case StartPromise(number, name, due):
                 self._put(Entry(number, Kind.PROMISE, State.PENDING, name, due_ms=self._due_ms(due) if due else 0))
+            case StartReceive(number, name, due) if self.mail.get(name):
+                message, *rest = self.mail[name]
+                self.mail = {**self.mail, name: tuple(rest)}
+                self._put(Entry(number, Kind.RECEIVE, State.RESOLVED, name, self._stamp(), payload=message))
+            case StartReceive(number, name, due):
+                self._put(Entry(number, Kind.RECEIVE, State.PENDING, name, due_ms=self._due_ms(due) if due else 0))
+            case SendMessage(number, name, target, payload):
+                self.sent.append((target, name, payload))
+                done = Entry(number, Kind.SEND, State.RESOLVED, name, self._stamp(), child_id=target, payload=b"s")
+                self._put(done)
+            case SettlePromise(number, target, _, payload):
+                self.sent.append((target, "", payload))
+                done = Entry(number, Kind.SETTLE, State.RESOLVED, "", self._stamp(), child_id=target, payload=b"1")
+                self._put(done)
             case Mark(number, kind, name):
                 self._put(Entry(number, kind, State.RESOLVED, name))
             case StartChild(number, function, _, _, _, child_id, detached=True):
@@ -222,11 +249,13 @@ class World:
             case StartChild(number, function, _, _, due, child_id):
                 due_ms = self._due_ms(due) if due else 0
                 self._put(Entry(number, Kind.CHILD, State.PENDING, function, due_ms=due_ms, child_id=child_id or ""))
+            case Publish(payload, None):
+                self.published = payload
             case Transaction(number, commands):
                 self.commands.extend(commands)
                 payload = b"*%d\n" % len(commands) + b":1\n" * len(commands)
                 self._put(Entry(number, Kind.TRANSACTION, State.RESOLVED, "", self._stamp(), payload=payload))
-            case StepResult() | Checkpoint():
+            case StepResult() | Checkpoint() | Publish():
                 raise AssertionError("the runtime makes no step results")
 
     def settle(self, number: str, state: State, value: Any = None) -> Entry:
@@ -294,6 +323,7 @@ class World:
         other = copy.copy(self)
         other.journal = dict(self.journal)
         other.commands = list(self.commands)
+        other.sent = list(self.sent)
         other.cuts = []
         other.steps_run = []
         other.calls = {}

@@ -52,6 +52,7 @@ class Hand:
             settings=settings,
             overrides=overrides,
             on_used_up=lambda: None,
+            require=self._require,
         )
 
         async def stand(name: str) -> str:
@@ -69,6 +70,9 @@ class Hand:
 
         self.registry.task(stand, name="stand")
         self.registry.workflow(asking, name="asking")
+
+    async def _require(self, feature: str) -> None:
+        self.driver.store.partitions.features.add(feature)
 
     def gate(self, name: str) -> asyncio.Event:
         return self._gates.setdefault(name, asyncio.Event())

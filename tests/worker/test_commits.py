@@ -59,6 +59,10 @@ class Work:
     def close(self) -> None: ...
 
 
+async def _nothing(_feature: str) -> None:
+    """Nothing is needed."""
+
+
 class Committing:
     """Commits of one worker, and what became of them in order."""
 
@@ -66,7 +70,10 @@ class Committing:
         self.driver = driver
         self.order: list[str] = []
         self.failed: list[tuple[HeldExecution, Exception]] = []
-        self.commits = Commits(driver.store, WORKER, settings, self._fail, lambda: "some")
+        self.commits = Commits(driver.store, WORKER, settings, self._fail, lambda: "some", self._require)
+
+    async def _require(self, feature: str) -> None:
+        self.driver.store.partitions.features.add(feature)
 
     def _fail(self, running: HeldExecution, error: Exception) -> None:
         self.failed.append((running, error))
@@ -404,7 +411,7 @@ async def test_where_the_list_of_the_halted_is_broken_it_is_offered_again(
 async def test_where_redis_does_not_answer_it_is_offered_again(caplog: pytest.LogCaptureFixture, what: str) -> None:
     """Whoever has it next tries that, too."""
     store = Store(Connector.of("redis://127.0.0.1:1"), namespace="t", settings=DEFAULTS, patience_s=0.0)
-    alone = Commits(store, WORKER, DEFAULTS, lambda _, __: None, lambda: "some")
+    alone = Commits(store, WORKER, DEFAULTS, lambda _, __: None, lambda: "some", _nothing)
     lease = Lease(PromiseId("a"), "workers", "1-1", 1)
     if what == "halted":
         await alone.halt(lease, "look at it")

@@ -25,9 +25,12 @@ from durasleep.cli.output import console, json_values
 from durasleep.query.statuses import FOUND_MAX, TIMERS_MAX
 
 if TYPE_CHECKING:
+    from durasleep.app import Durasleep
+    from durasleep.query.call_tree import Tree
     from durasleep.query.search import SearchPage
 
 _LOOKED_MIN = 1_000  # executions that a search may look at without a word
+_VIEWS_MAX = 50  # executions of a tree of which it is shown what they publish: a screen
 _HIDDEN_MAX = 1_000  # finished executions that are counted, but not listed: a page or two
 
 
@@ -110,10 +113,11 @@ def tree(
     async def fetch() -> None:
         async with client:
             found = await client.tree(id)
+            said = {} if as_json else await _read_views(client, found)
         if as_json:
             json_values.data(json_values.as_json(asdict(found)))
             return
-        tables.tree(found, _now_ms())
+        tables.tree(found, _now_ms(), said)
         if not found.is_all:
             console.note("This is not all of it: `durasleep tree` of one of its children shows more.")
 
@@ -153,6 +157,34 @@ def timers(
             console.note(f"{more:,} more {'falls' if more == 1 else 'fall'} due later: --next shows more.")
 
     asyncio.run(fetch())
+
+
+async def _read_views(client: Durasleep, tree: Tree) -> dict[str, str]:
+    """What the first executions of a tree publish, each in one line, by their ids; steps say how far they have come."""
+    import asyncio
+
+    from durasleep.cli.output import views
+
+    ids: dict[str, None] = {}
+    left = [tree.root]
+    while left and len(ids) < _VIEWS_MAX:
+        node = left.pop(0)
+        left += node.children
+        if node.kind == "execution":
+            ids[node.id] = None
+    found = await asyncio.gather(*[client.view(id) for id in ids], return_exceptions=True)
+    said: dict[str, str] = {}
+    for view in found:
+        if isinstance(view, BaseException):  # it has expired meanwhile
+            continue
+        if line := views.in_one_line(view):
+            said[view.id] = line
+        said |= {
+            f"{view.id}~{number}": views.describe_progress(step.progress)
+            for number, step in view.steps.items()
+            if step.progress is not None
+        }
+    return said
 
 
 def _now_ms() -> int:

@@ -63,14 +63,14 @@ def move(
         return found
 
     async def carry_out() -> Report:
-        with console.waiting("moving") as show:
+        with console.waiting("moving") as spinner:
             async with between(
                 *ends,
                 partitions=partitions,
                 leave_own_keys=leave_own_keys,
                 min_replicas=min_replicas,
                 fsync=fsync,
-                on_progress=lambda report: show(f"moved {report.done:,} of {found.total:,}"),
+                on_progress=lambda report: spinner.show(f"moved {report.done:,} of {found.total:,}"),
             ) as moving:
                 return await moving.run()
 

@@ -143,8 +143,8 @@ async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedel
     from durasleep.client.client import ending_of
 
     waiting = asyncio.ensure_future(ending_of(client, id, limit))
-    with console.waiting(f"{id}: started") as show:
-        watch = Watch(client, id, target, show)
+    with console.waiting(f"{id}: started") as spinner:
+        watch = Watch(client, id, target, spinner)
         try:
             done, _ = await asyncio.wait({waiting}, timeout=_FIRST_LOOK_S)
             while not done:
@@ -199,14 +199,19 @@ def get(
     """Show the state of an execution or promise, what it waits for, and how it has failed."""
     import asyncio
 
+    from durasleep.cli.output import views
+
     client = address.open_client(url, namespace)
 
     async def fetch() -> None:
+        published = None
         async with client:
             description = await client.describe(id)
+            if description.kind == "execution" and not as_json:
+                published = views.in_one_line(await client.view(id))
         if as_json:
             json_values.data(json_values.as_json(asdict(description) | {"deaths": description.crash_count}))
         else:
-            console.show(description, time.time_ns() // 1_000_000, with_values=with_values)
+            console.show(description, time.time_ns() // 1_000_000, with_values=with_values, published=published)
 
     asyncio.run(fetch())

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 from durasleep.cli.output import json_values
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.status import Status
+
     from durasleep.query.describe import Description
 
 STATUS_STYLE = {
@@ -28,12 +31,14 @@ STATUS_STYLE = {
 STATE_STYLE = {"resolved": "green", "rejected": "bold red", "canceled": "yellow", "timedout": "yellow"}
 
 _PROGRESS_S = 10.0
+_BAR_WIDTH = 30
+_CHANNELS_MAX = 20  # that are named
 _SHOWN_VALUE_MAX = 2_000  # characters of a value in a table; --json prints it all
 
 
 @cache
 def _console(*, stderr: bool):  # noqa: ANN202 - a rich Console; naming its type would import it
-    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.console import Console, ConsoleOptions
     from rich.segment import Segment
 
     class SafeConsole(Console):
@@ -109,16 +114,57 @@ def event(text: str) -> None:
     _out().print(Text.assemble((f"{humanize.local(time.time_ns() // 1_000_000):%H:%M:%S}", "dim"), "  ", text))
 
 
+class Spinner:
+    """What ``waiting`` shows."""
+
+    is_seen = False
+    """Whether there is anybody to see it."""
+
+    def show(self, text: str) -> None:
+        """Change its text."""
+
+    def show_progress(self, text: str, done: float, total: float | None) -> None:
+        """Change its text, and show how much is done."""
+
+
+class _SeenSpinner(Spinner):
+    is_seen = True
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def show(self, text: str) -> None:
+        from rich.markup import escape
+
+        self._status.update(escape(text))
+
+    def show_progress(self, text: str, done: float, total: float | None) -> None:
+        self._status.update(bar(done, total, text))
+
+
 @contextmanager
-def waiting(text: str) -> Generator[Callable[[str], None]]:
-    """A spinner on a terminal, nothing elsewhere; the yielded function changes its text."""
+def waiting(text: str) -> Generator[Spinner]:
+    """A spinner on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
-        yield _ignore
+        yield Spinner()
         return
     from rich.markup import escape
 
     with _err().status(escape(text)) as status:
-        yield lambda text: status.update(escape(text))
+        yield _SeenSpinner(status)
+
+
+def bar(done: float, total: float | None, text: str) -> RenderableType:
+    """A bar with a text behind it; it only moves to and fro if the total is not known."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1))
+    part = "" if not total else f"{min(max(done / total, 0), 1):.0%}".replace("%", " %")
+    drawn = ProgressBar(total=total or None, completed=done, width=_BAR_WIDTH, pulse=not total)
+    grid.add_row(drawn, Text(part), Text(text, overflow="ellipsis", no_wrap=True))
+    return grid
 
 
 @contextmanager
@@ -141,10 +187,6 @@ def progress() -> Generator[Callable[[str], None]]:
             note(text)
 
     yield show
-
-
-def _ignore(text: str) -> None:
-    pass
 
 
 def log_to_stderr(level: int) -> None:
@@ -191,8 +233,7 @@ def describe_waiting(description: Description, now_ms: int) -> str:
             more = f" and {len(description.waiting_on) - 1} more" if len(description.waiting_on) > 1 else ""
             if first.kind == "timer" and due:
                 return f"asleep {due}{more}"
-            name = f" ({first.name})" if first.name else ""
-            return f"waiting for {first.kind} {first.id}{name}{f', {due}' if due else ''}{more}"
+            return f"waiting for {first.text}{f', {due}' if due else ''}{more}"
         case "suspended" if description.kind == "timer" and description.timeout_at_ms:
             return f"asleep {humanize.describe_until(description.timeout_at_ms, now_ms)}"
         case status:
@@ -203,9 +244,14 @@ def _first_line(text: str | None) -> str:
     return (text or "").partition("\n")[0]
 
 
-def show(description: Description, now_ms: int, *, with_values: bool = False) -> None:
-    """A promise with all that is known of it. Lines are not cut, so that they can be copied."""
-    rows(_rows(description, now_ms, with_values))
+def show(description: Description, now_ms: int, *, with_values: bool = False, published: str | None = None) -> None:
+    """A promise with all that is known of it, and what it publishes, in one line. Lines are not cut, so that they can
+    be copied.
+    """
+    found = _rows(description, now_ms, with_values)
+    if published is not None:
+        found.insert(2, ("says", published, ""))
+    rows(found)
 
 
 def rows(shown: Sequence[tuple[str, str, str]]) -> None:
@@ -257,15 +303,27 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
         ("died", crash_count, "red"),
     ]
     for index, pending in enumerate(description.waiting_on):
-        name = f" ({pending.name})" if pending.name else ""
         due = f", {humanize.describe_until(pending.due_ms, now_ms)}" if pending.due_ms else ""
         since = f", since {humanize.describe_ms(max(0, now_ms - pending.since_ms))}"
-        rows.append(("waits for" if index == 0 else "", f"{pending.kind} {pending.id}{name}{due}{since}", ""))
+        rows.append(("waits for" if index == 0 else "", f"{pending.text}{due}{since}", ""))
+    rows.append(("unread", _unread(description), ""))
     for index, failed in enumerate(description.failed_attempts):
         line = f"{failed.name} at {instant(failed.at_ms)}, {_first_line(failed.error)} ({failed.id})"
         rows.append(("failed" if index == 0 else "", line, ""))
     rows.append(("traceback", description.traceback, "dim"))
     return [(name, value, style) for name, value, style in rows if value is not None]
+
+
+def _unread(description: Description) -> str | None:
+    from durasleep import humanize
+
+    if description.unread is None:
+        return None
+    unread = [f"{name!r} {count:,}" for name, count in description.unread.channels.items()]
+    more = len(unread) - _CHANNELS_MAX
+    named = ", ".join([*unread[:_CHANNELS_MAX], *([f"{more} more"] if more > 0 else [])])
+    messages = "1 message" if description.unread.messages == 1 else f"{description.unread.messages:,} messages"
+    return f"{messages}, {humanize.describe_bytes(description.unread.bytes)}: {named}"
 
 
 def _pause(description: Description) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from durasleep import humanize
@@ -63,6 +63,9 @@ def _details(one: Summary, now_ms: int) -> str:
         case "parked":
             return f"until limit {one.limit} lets it begin"
         case "suspended":
+            if one.channels:
+                more = f" or {len(one.channels) - 1} more" if len(one.channels) > 1 else ""
+                return f"for message {one.channels[0]!r}{more}{f', {due}' if due else ''}"
             return due or "until what it waits for settles"
         case "done" if one.settled_at_ms:
             error = f": {one.error.partition(_LINE_END)[0]}" if one.error and one.state == "rejected" else ""
@@ -295,15 +298,15 @@ def _print(names: list[str], rows: list[list[Cell]], *, spare: Sequence[str], on
 # -- trees -------------------------------------------------------------------
 
 
-def tree(found: Tree, now_ms: int) -> None:
-    """An execution and all it has called."""
+def tree(found: Tree, now_ms: int, said: Mapping[str, str]) -> None:
+    """An execution and all it has called; ``said`` is what they publish, by their ids."""
     from rich.text import Text
     from rich.tree import Tree as Drawing
 
     def label(node: Node) -> Text:
-        what = node.name if node.kind == "execution" else f"{node.kind} {node.name}".rstrip()
         style = console.STATE_STYLE.get(node.state) or console.STATUS_STYLE.get(node.status, "")
-        parts = [(node.id, "bold"), (_short(what), ""), (_standing(node), style), (_times(node, now_ms), "dim")]
+        parts = [(node.id, "bold"), (_what(node), ""), (_standing(node), style), (_times(node, now_ms), "dim")]
+        parts.append((said.get(node.id, ""), "italic"))
         return Text("  ").join(Text(*part) for part in parts if part[0])
 
     root = Drawing(label(found.root), guide_style="dim")
@@ -315,6 +318,20 @@ def tree(found: Tree, now_ms: int) -> None:
     if not screen.is_terminal:
         screen.width = _LINE_MAX
     screen.print(root, soft_wrap=False)
+
+
+def _what(node: Node) -> str:
+    match node.kind:
+        case "execution":
+            return _short(node.name)
+        case "receive":
+            return f"receive {_short(node.name)!r}"
+        case "send":
+            return f"send {_short(node.name)!r} to {node.to}"
+        case "settle":
+            return f"settle {node.to}"
+        case kind:
+            return _short(f"{kind} {node.name}".rstrip())
 
 
 def _standing(node: Node) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from durasleep.cli.output import console
+from durasleep.cli.output import console, views
 from durasleep.errors import DurasleepError
 
 if TYPE_CHECKING:
     from durasleep.app import Durasleep
     from durasleep.model import Target
     from durasleep.query.describe import Description
+    from durasleep.query.view import View
 
 _LOOK_FIRST_S = 0.5  # between two looks
 _LOOK_MAX_S = 5.0  # between two looks at an execution that has waited long
@@ -21,15 +22,17 @@ _LOOK_MAX_S = 5.0  # between two looks at an execution that has waited long
 class Watch:
     """Shows one execution; each message that a person should see is shown once."""
 
-    def __init__(self, client: Durasleep, id: str, target: Target, show: Callable[[str], None]) -> None:
+    def __init__(self, client: Durasleep, id: str, target: Target, spinner: console.Spinner) -> None:
         self._client = client
         self._id = id
         self._target = target
-        self._show = show
+        self._spinner = spinner
         self._noted: set[str] = set()
         self._seen: Description | None = None
         self._pause_s = _LOOK_FIRST_S
         self._refresh_at = 0.0
+        self._view: View | None = None
+        self._view_at = 0.0
 
     async def once(self) -> None:
         """Show what it waits for; ask again if the last answer is old."""
@@ -37,12 +40,31 @@ class Watch:
             try:
                 await self._refresh()
             except DurasleepError as error:  # if it matters, the waiting call will raise it
-                self._show(f"{self._id}: {error}")
+                self._spinner.show(f"{self._id}: {error}")
                 return
             self._refresh_at = time.monotonic() + self._pause_s
             self._pause_s = min(self._pause_s * 1.5, _LOOK_MAX_S)
         if self._seen is not None:
-            self._show(f"{self._id}: {console.describe_waiting(self._seen, time.time_ns() // 1_000_000)}")
+            await self._show(f"{self._id}: {console.describe_waiting(self._seen, time.time_ns() // 1_000_000)}")
+
+    async def _show(self, text: str) -> None:
+        """How far it says it has come, or else what it waits for."""
+        if not self._spinner.is_seen:
+            return
+        if time.monotonic() >= self._view_at:
+            before, self._view = self._view, await self._read_view()
+            self._view_at = time.monotonic() + (_LOOK_FIRST_S if self._view != before else self._pause_s)
+        progress = None if self._view is None else self._view.progress
+        if progress is None:
+            self._spinner.show(text)
+            return
+        said = f"{self._id}: {views.describe_progress(progress)}"
+        self._spinner.show_progress(said, progress.done, progress.total)
+
+    async def _read_view(self) -> View | None:
+        with suppress(DurasleepError):  # as above
+            return await self._client.view(self._id)
+        return None
 
     async def _refresh(self) -> None:
         self._seen = seen = await self._client.describe(self._id)

@@ -1,7 +1,7 @@
--- A namespace gets what has left another one. A promise is written in parts under a name that nobody reads, "fill" and
--- "waiters". With its last part, "adopt", it gets its own name, its place, its timers and its expiry, all at once.
+-- A namespace gets what has left another one. A promise is written in parts under a name that nobody reads, "fill",
+-- "waiters", "view" and "mail". With its last part, "adopt", it gets its own name, its place, its timers and its expiry, all at once.
 -- Answers per item: "adopted", or "known" if it is here already, or "other" and its function if another promise has this
--- id; "filled", "awaited" or "timed" for what is a part only.
+-- id; "filled", "awaited", "viewed" or "timed" for what is a part only.
 -- @include keys
 -- @include each_item
 -- @include load
@@ -43,6 +43,28 @@ end
 function actions.waiters(id, at, last)
   in_chunks(values_from(at + 3, last), 'SADD', waiters_prefix .. id)
   return 'awaited'
+end
+
+-- What it publishes. It expires with it, as soon as that is there.
+function actions.view(id, at, last)
+  local key = near(NEAR.view .. id)
+  in_chunks(values_from(at + 3, last), 'HSET', key)
+  redis.call('PEXPIRE', key, ARRIVING_MS)
+  return 'viewed'
+end
+
+-- A part of its mailbox.
+function actions.mail(id, at, last)
+  local key = near(NEAR.mail .. id)
+  in_chunks(values_from(at + 3, last), 'HSET', key)
+  redis.call('PEXPIRE', key, ARRIVING_MS)
+  return 'mailed'
+end
+
+-- The remaining ms of a key, as PTTL says them.
+local function set_expiry(key, ttl_ms)
+  redis.call('PERSIST', key)
+  if tonumber(ttl_ms) >= 0 then redis.call('PEXPIRE', key, math.max(tonumber(ttl_ms), 1)) end
 end
 
 -- Where it was; an execution that was queued, or run by a worker, is queued anew. What has ended is in no place.
@@ -96,8 +118,9 @@ function actions.adopt(id, at, last)
       add_to_index(indexed, id, record.func, labels, record.created or record.incarnation)
     end
   end
-  redis.call('PERSIST', record.key)
-  if tonumber(ttl_ms) >= 0 then redis.call('PEXPIRE', record.key, math.max(tonumber(ttl_ms), 1)) end
+  set_expiry(record.key, ttl_ms)
+  if record.extras and string.find(record.extras, 'm', 1, true) then redis.call('PERSIST', near(NEAR.mail .. id)) end
+  if record.extras and string.find(record.extras, 'v', 1, true) then set_expiry(near(NEAR.view .. id), ttl_ms) end
   return { 'adopted', record.func }
 end
 

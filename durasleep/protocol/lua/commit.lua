@@ -1,7 +1,7 @@
 -- Writes the new ops of one activation and its outcome: all of it or, with FENCED, nothing.
 -- `open` is empty if everything it has ever asked for has settled. The holder of the lease knows this, because only the
 -- holder can ask for more.
--- Answers per item: "ok" if that is all, "offered" if a deferred execution is now held by another worker; else a word
+-- Answers per item: "ok" if that is all; "unread" and how many messages its code has never got; "offered" if a deferred execution is now held by another worker; else a word
 -- ("ok", "redrive", "dropped"), "1" if there is more, then the entries settled after `seen`, as number and raw entry.
 -- @include keys
 -- @include each_item
@@ -109,8 +109,8 @@ local function load_held(id, queue, may_journal, is_ending, count)
   end
   if is_ending then
     query[n + 1], query[n + 2], query[n + 3], query[n + 4] = F.waiters, F.deadline, F.family, F.retention
-    query[n + 5], query[n + 6] = F.func, F.created
-    n = n + 6
+    query[n + 5], query[n + 6], query[n + 7] = F.func, F.created, F.extras
+    n = n + 7
   end
   for i = 1, count do
     query[n + i] = named[i]
@@ -138,12 +138,12 @@ local function load_held(id, queue, may_journal, is_ending, count)
       entry = v[1],
       unseen = v[4] or '',
       saved_unseen = v[4] or '',
-      waiters = v[n - 5],
-      deadline = v[n - 4],
-      family = v[n - 3],
-      retention = v[n - 2],
-      func = v[n - 1],
-      created = v[n],
+      waiters = v[n - 6],
+      deadline = v[n - 5],
+      family = v[n - 4],
+      retention = v[n - 3],
+      func = v[n - 2],
+      created = v[n - 1],
     }
   else
     record = {
@@ -159,12 +159,13 @@ local function load_held(id, queue, may_journal, is_ending, count)
       saved_unseen = v[4] or '',
     }
     if is_ending then
-      record.waiters, record.deadline, record.family = v[n - 5], v[n - 4], v[n - 3]
-      record.retention, record.func, record.created = v[n - 2], v[n - 1], v[n]
+      record.waiters, record.deadline, record.family = v[n - 6], v[n - 5], v[n - 4]
+      record.retention, record.func, record.created = v[n - 3], v[n - 2], v[n - 1]
     end
   end
   if v[5] then record.crash_count = tonumber(v[5]) end
   if v[6] then record.limit = v[6] end
+  if is_ending and v[n] then record.extras = v[n] end
   return record, epoch
 end
 
@@ -256,10 +257,14 @@ local function unseen_entries(record, word)
 end
 
 -- Removes the settlements that the worker has seen; the others are new to it.
-local function trim_unseen(record, seen_number)
+local function trim_unseen(record, seen_number, seen)
   if seen_number == '' or record.unseen == '' then return end
   local _, last = string.find(' ' .. record.unseen, ' ' .. seen_number .. ' ', 1, true)
-  if last then record.unseen = string.sub(record.unseen, last) end
+  if last then
+    record.unseen = string.sub(record.unseen, last)
+  elseif string.sub(raw_of(record, seen_number) or '', 1, 2) == KIND.receive .. STATE.canceled then
+    seldom().trim_to(record, seen)
+  end
 end
 
 -- queue, epoch, seen, seen_number, outcome, due, open, asked
@@ -285,11 +290,11 @@ local function commit(at, size)
     check(record, op)
     op = op + ARGV[op] + 1
   end
-  if not (final or outcome == 'suspend' or outcome == 'continue') then seldom().check_outcome(outcome, due) end
+  if not (final or outcome == 'suspend' or outcome == 'continue') then seldom().check_outcome(record, outcome, due) end
   if is_full then seldom().check_growth(record, first, stop, outcome ~= 'halt' and payload or '', final) end
   if string.find(id, '~', 1, true) then seldom().check_parent(record) end
 
-  trim_unseen(record, seen_number)
+  trim_unseen(record, seen_number, seen)
   op = first
   while op <= stop do
     apply[ARGV[op + 1]](record, op)
@@ -302,7 +307,7 @@ local function commit(at, size)
   end
   if final then
     finish(record, final, payload, open == '')
-    return 'ok'
+    return (record.unread or 0) > 0 and { 'unread', int(record.unread) } or 'ok'
   elseif outcome == 'continue' then
     save(record)
     return unseen_entries(record, 'ok')
@@ -325,15 +330,66 @@ local function commit(at, size)
   return 'ok'
 end
 
-local made
+-- The workers to which a deferred execution may go: a table of functions.
+local function other_workers()
+  local others = {}
+
+  -- The function sets of workers that lack its function, with this one added.
+  function others.note_lacking(record, functions)
+    local lacking = redis.call('HGET', record.key, F.lacking) or ''
+    if string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true) then return lacking end
+    lacking = lacking .. functions .. ' '
+    local _, count = string.gsub(lacking, ' ', '')
+    if count > LIMIT.lacking_max then lacking = string.match(lacking, ' (.*)$') end
+    put(record, F.lacking, lacking)
+    return lacking
+  end
+
+  -- A living worker of the group whose functions are none of these sets, if all of them report theirs; nil if there is
+  -- none.
+  function others.find(record, lacking)
+    local found = {}
+    local members = redis.call('ZRANGE', workers, 0, LIMIT.offers_max - 1, 'REV', 'WITHSCORES')
+    for i = 1, #members, 2 do
+      local worker = redis.pcall('HMGET', worker_prefix .. members[i], W.group, W.functions, W.beat_ms)
+      local functions, beat_ms = worker[2] or '', tonumber(worker[3] or '')
+      local is_fit = not worker.err
+        and members[i] ~= consumer
+        and worker[1] == group_of(record.queue)
+        and functions ~= ''
+        and not string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true)
+      if is_fit and beat_ms and math.abs(now - tonumber(members[i + 1])) < LIMIT.beats_missed * beat_ms then
+        found[#found + 1] = members[i]
+      end
+    end
+    return found[1 + string.byte(record.id, -1) % #found] -- so that not all go to the same worker
+  end
+
+  -- Passes the lease at once to a worker that may know the function: the entry stays in the stream, only its holder
+  -- changes. A hint tells that worker; if the hint is lost, its next heartbeats do.
+  function others.hand_over(record, other)
+    local stream = queue_prefix .. record.queue
+    local is_done = pcall(redis.call, 'XCLAIM', stream, group_of(record.queue), other, 0, record.entry, 'JUSTID')
+    if not is_done then return false end -- by an ACL of an older version, without the command: nothing is written yet
+    known_of[record.queue].held[record.entry] = nil
+    local fields = hints_for(other, #record.id)
+    fields[#fields + 1] = 't'
+    fields[#fields + 1] = record.queue .. '\t' .. record.entry .. '\t' .. int(record.epoch) .. '\t' .. record.id
+    return true
+  end
+
+  return others
+end
 
 function seldom()
-  if made then return made end
   -- @include kin
   -- @include make
   -- @include make_room
   -- @include run_transaction
   -- @include run
+  -- @include mailbox
+  -- @include settle_promise
+  -- @include refusal
 
   -- A child whose parent has ended is told so: nobody waits for its result.
   local function check_parent(record)
@@ -363,17 +419,93 @@ function seldom()
     if instant then set_timer(record.id .. '~' .. number, instant) end
   end
 
+  -- How many more receives may wait, of which this commit may cancel some first.
+  local function room_for_receives(record)
+    return record.room_for_receives or LIMIT.receives_max - receives.count(record)
+  end
+
+  -- A receive that is canceled: one that waits makes room, and one that has got a message returns it.
+  local function plan_return(record, number)
+    local entry = read_entry(raw_of(record, number))
+    if not entry or entry.kind ~= KIND.receive then return end
+    if entry.state == STATE.pending then record.room_for_receives = room_for_receives(record) + 1 end
+    record.returning = record.returning or {}
+    record.returning[number] = true
+  end
+
   function checks.cancel(record, op)
     check_text(ARGV[op + 4])
     if ARGV[op + 3] == KIND.child then load(record.id .. '~' .. ARGV[op + 2]) end
+    if ARGV[op + 3] == KIND.receive then
+      check_type(near(NEAR.mail .. record.id), 'hash')
+      plan_return(record, ARGV[op + 2])
+    end
+  end
+
+  -- A receive that has got a message, which the code has not: the message returns. Its entry keeps its stamp, by which
+  -- the worker knows this history.
+  local function take_back(record, number, entry, raw)
+    local reply, value = entry.child_id, string.sub(raw, entry.body)
+    entry.state, entry.child_id = STATE.canceled, ''
+    put_entry(record, number, write_entry(entry, ''))
+    local first, last = string.find(' ' .. record.unseen, ' ' .. number .. ' ', 1, true)
+    if first then record.unseen = string.sub(record.unseen, 1, first - 1) .. string.sub(record.unseen, last) end
+    mailbox.return_message(record, entry.name, reply, value)
+  end
+
+  -- Removes the settlements up to a stamp: that of a receive whose message has returned, which is in the list no more.
+  local function trim_to(record, seen)
+    local left = {}
+    for number in string.gmatch(record.unseen, '[^ ]+') do
+      local entry = read_entry(raw_of(record, number))
+      if entry and (tonumber(entry.stamp) or 0) > tonumber(seen) then left[#left + 1] = number .. ' ' end
+    end
+    record.unseen = table.concat(left)
+  end
+
+  -- The messages of all receives that this commit cancels, newest first, so that they stay in order; and at the end of a
+  -- run also those that its code has not seen. None of these receives gets another one.
+  local function take_all_back(record)
+    local numbers, found = record.returning, {}
+    record.returning = nil
+    if record.is_run_end then
+      receives.clear(record)
+      for number in string.gmatch(record.unseen, '[^ ]+') do
+        numbers[number] = true
+      end
+    end
+    for number in pairs(numbers) do
+      local raw = raw_of(record, number)
+      local entry = read_entry(raw)
+      if entry and entry.kind == KIND.receive and entry.state == STATE.resolved then
+        found[#found + 1] = { number, entry, raw, tonumber(entry.stamp) }
+      else
+        receives.remove(record, number)
+      end
+    end
+    table.sort(found, function(one, other)
+      return one[4] > other[4]
+    end)
+    for _, one in ipairs(found) do
+      take_back(record, one[1], one[2], one[3])
+    end
+    for _, one in ipairs(found) do
+      mailbox.serve(record, one[2].name)
+    end
   end
 
   -- An entry that the workflow has canceled: a tombstone, never delivered. A step had no entry yet.
   function apply.cancel(record, op)
     local number, kind, name = unpack(ARGV, op + 2, op + 4)
+    if record.returning then take_all_back(record) end
     local raw = raw_of(record, number)
     local entry = read_entry(raw)
+    if entry and entry.kind == KIND.receive and entry.state == STATE.resolved then -- made in this very commit
+      take_back(record, number, entry, raw)
+      return mailbox.serve(record, entry.name)
+    end
     if entry and entry.state ~= STATE.pending then return end
+    if entry and entry.kind == KIND.receive then receives.remove(record, number) end
     local is_elsewhere = entry and is_foreign(raw, entry)
     if is_elsewhere then unset_timer(record.id .. '~' .. number .. '~ask') end
     entry = entry or { kind = kind, name = name }
@@ -549,6 +681,101 @@ function seldom()
     journal(record, number, entry, STATE.resolved, '')
   end
 
+  function checks.receive(record, op)
+    local number, name, due = unpack(ARGV, op + 2, op + 4)
+    check_text(name)
+    if due ~= '' then due_at(due) end
+    check_type(near(NEAR.mail .. record.id), 'hash')
+    if raw_of(record, number) then return end
+    record.room_for_receives = room_for_receives(record) - 1
+    if record.room_for_receives < 0 then
+      error('INVALID ' .. record.id .. ' waits for ' .. LIMIT.receives_max .. ' messages already', 0)
+    end
+  end
+
+  -- Takes what is there, or waits.
+  function apply.receive(record, op)
+    local number, channel, due = unpack(ARGV, op + 2, op + 4)
+    if raw_of(record, number) then return end
+    local entry = { kind = KIND.receive, state = STATE.pending, name = channel }
+    local reply, value = mailbox.take(record, channel)
+    entry.child_id = reply
+    if reply then return journal(record, number, entry, STATE.resolved, value) end
+    if due == '+0' then return journal(record, number, entry, STATE.timedout, '') end
+    entry.stamp = begin_of(record)
+    if due ~= '' then
+      entry.due = int(due_at(due))
+      set_timer(record.id .. '~' .. number, tonumber(entry.due))
+    end
+    put_entry(record, number, write_entry(entry, ''))
+    extras.note(record, 'r')
+    receives.add(record, number, channel)
+  end
+
+  local CODES = {
+    NOT_FOUND = 'N',
+    ENDED = 'E',
+    MAILBOX_FULL = 'M',
+    NOT_ALLOWED = 'A',
+    CORRUPT = 'C',
+    NEWER_VERSION = 'V',
+  }
+
+  -- What an entry gets that has sent or settled something: one or two letters, because a script cannot write errors (see
+  -- `runtime/journal.py`). Its execution is saved first: what is sent may be for itself, or for what it has just begun.
+  local function do_here(record, number, entry, act, ...)
+    save(record)
+    local ok, word = pcall(act, record, entry, ...)
+    if ok then return journal(record, number, entry, STATE.resolved, word) end
+    raise_refusal(word)
+    local code = string.match(text_of(word), '^(%u[%u_]+)') or ''
+    journal(record, number, entry, STATE.rejected, CODES[code] or 'C')
+  end
+
+  -- What another partition is asked for, again and again until it has answered: see fire.lua.
+  local function ask_there(record, number, entry, body)
+    entry.state, entry.stamp = STATE.pending, begin_of(record)
+    put_entry(record, number, write_entry(entry, body))
+    set_timer(record.id .. '~' .. number .. '~ask', now)
+  end
+
+  function checks.send(_, op)
+    check_text(ARGV[op + 3])
+    check_text(ARGV[op + 4])
+  end
+
+  local function send_here(record, entry, value)
+    local id = entry.child_id
+    local target = id == record.id and record or load(id)
+    mailbox.check(target, id)
+    return string.sub(mailbox.send(mailbox.prepare(target, entry.name, value), '', value), 1, 1)
+  end
+
+  function apply.send(record, op)
+    local number, channel, id, value, partition = unpack(ARGV, op + 2, op + 6)
+    if raw_of(record, number) then return end
+    local entry = { kind = KIND.send, name = channel, child_id = id }
+    if ARGV[op] == '6' then return ask_there(record, number, entry, partition .. '\n' .. value) end
+    do_here(record, number, entry, send_here, value)
+  end
+
+  function checks.settle(_, op)
+    check_text(ARGV[op + 3])
+    check_settling(ARGV[op + 4], ARGV[op + 5], ARGV[op + 3])
+  end
+
+  local function settle_here(record, entry, state, value)
+    return settle_promise(entry.child_id, state, value, record)[1] == 'settled' and '1' or '0'
+  end
+
+  function apply.settle(record, op)
+    local number, id, state, value, partition = unpack(ARGV, op + 2, op + 6)
+    if raw_of(record, number) then return end
+    local entry = { kind = KIND.settle, name = '', child_id = id }
+    if ARGV[op] == '6' then return ask_there(record, number, entry, partition .. '\t' .. state .. '\n' .. value) end
+    do_here(record, number, entry, settle_here, state, value)
+  end
+
   function checks.mark(_, op)
     check_text(ARGV[op + 4])
   end
@@ -573,6 +800,15 @@ function seldom()
       put(record, F.checkpoint .. number, payload)
       put(record, F.unquoted, '1')
     end
+  end
+
+  function checks.publish(_, op)
+    if ARGV[op] ~= '4' then error('INVALID publish', 0) end
+  end
+
+  -- What it publishes is no entry. A full Redis takes no more of it: nobody waits for it.
+  function apply.publish(record, op)
+    if not is_full then extras.publish(record, ARGV[op + 3], ARGV[op + 4]) end
   end
 
   function checks.transaction(record, op)
@@ -611,49 +847,7 @@ function seldom()
     finish(load(record.id), STATE.canceled, '')
   end
 
-  -- The function sets of workers that lack its function, with this one added.
-  local function note_lacking(record, functions)
-    local lacking = redis.call('HGET', record.key, F.lacking) or ''
-    if string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true) then return lacking end
-    lacking = lacking .. functions .. ' '
-    local _, count = string.gsub(lacking, ' ', '')
-    if count > LIMIT.lacking_max then lacking = string.match(lacking, ' (.*)$') end
-    put(record, F.lacking, lacking)
-    return lacking
-  end
-
-  -- A living worker of the group whose functions are none of these sets, if all of them report theirs; nil if there is
-  -- none.
-  local function find_other(record, lacking)
-    local found = {}
-    local members = redis.call('ZRANGE', workers, 0, LIMIT.offers_max - 1, 'REV', 'WITHSCORES')
-    for i = 1, #members, 2 do
-      local worker = redis.pcall('HMGET', worker_prefix .. members[i], W.group, W.functions, W.beat_ms)
-      local functions, beat_ms = worker[2] or '', tonumber(worker[3] or '')
-      local is_fit = not worker.err
-        and members[i] ~= consumer
-        and worker[1] == group_of(record.queue)
-        and functions ~= ''
-        and not string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true)
-      if is_fit and beat_ms and math.abs(now - tonumber(members[i + 1])) < LIMIT.beats_missed * beat_ms then
-        found[#found + 1] = members[i]
-      end
-    end
-    return found[1 + string.byte(record.id, -1) % #found] -- so that not all go to the same worker
-  end
-
-  -- Passes the lease at once to a worker that may know the function: the entry stays in the stream, only its holder
-  -- changes. A hint tells that worker; if the hint is lost, its next heartbeats do.
-  local function hand_over(record, other)
-    local stream = queue_prefix .. record.queue
-    local is_done = pcall(redis.call, 'XCLAIM', stream, group_of(record.queue), other, 0, record.entry, 'JUSTID')
-    if not is_done then return false end -- by an ACL of an older version, without the command: nothing is written yet
-    known_of[record.queue].held[record.entry] = nil
-    local fields = hints_for(other, #record.id)
-    fields[#fields + 1] = 't'
-    fields[#fields + 1] = record.queue .. '\t' .. record.entry .. '\t' .. int(record.epoch) .. '\t' .. record.id
-    return true
-  end
+  local others = other_workers()
 
   -- `due` may name the functions of a worker that does not know the function: it is delayed until then, if no other
   -- worker may know it. Or `due` has "=" there, from a worker that knows the function and has no slot: then it stays
@@ -662,12 +856,12 @@ function seldom()
     local delay_until, functions = string.match(due, '^(%S+) ?(%S*)$')
     local is_for_one = string.find(record.queue, '/', 1, true)
     if functions == '=' then
-      local other = not is_for_one and find_other(record, redis.call('HGET', record.key, F.lacking) or '')
+      local other = not is_for_one and others.find(record, redis.call('HGET', record.key, F.lacking) or '')
       if not other then return 'kept' end
-      if hand_over(record, other) then return 'offered' end
+      if others.hand_over(record, other) then return 'offered' end
     elseif functions ~= '' and not is_for_one then
-      local other = find_other(record, note_lacking(record, functions))
-      if other and hand_over(record, other) then return 'offered' end
+      local other = others.find(record, others.note_lacking(record, functions))
+      if other and others.hand_over(record, other) then return 'offered' end
     end
     delay(record, delay_until, payload)
   end
@@ -681,6 +875,7 @@ function seldom()
   -- of the old run end with it, and those that have ended are kept no longer than it. Only a cancel that the old run
   -- has not seen goes to the new run.
   function outcomes.continue_as_new(record, payload, base)
+    if extras.has(record, 'r') or extras.has(record, 'm') then mailbox.end_run(record) end
     local is_canceled = string.find(' ' .. record.unseen, ' 0 ', 1, true)
     local cancel = is_canceled and raw_of(record, '0')
     save(record) -- the ops of this commit belong to the old run, too
@@ -710,7 +905,7 @@ function seldom()
     if old then close_members(record, old, time_to_keep_run(record.id)) end
   end
 
-  local makes_more = { child = true, detached = true, transaction = true }
+  local makes_more = { child = true, detached = true, transaction = true, send = true }
 
   -- A full Redis takes no other executions, no commands of users and no large values, and only a little from each
   -- execution, so that the existing ones may end. An entry that was written before is not counted again.
@@ -719,7 +914,7 @@ function seldom()
     local grown, may_pass = before, #payload <= (is_ending and LIMIT.full_value_bytes_max or LIMIT.full_bytes_max)
     while op <= stop do
       local kind, size = ARGV[op + 1], tonumber(ARGV[op])
-      local frees = kind == 'cancel' or kind == 'checkpoint' and ARGV[op + 3] == ''
+      local frees = kind == 'cancel' or kind == 'publish' or kind == 'checkpoint' and ARGV[op + 3] == ''
       if not (frees or record.known[ARGV[op + 2]]) then
         grown = grown + LIMIT.full_entry_bytes
         for i = op + 3, op + size do
@@ -736,7 +931,8 @@ function seldom()
   end
 
   -- Checks everything that the outcome needs, before the first write.
-  local function check_outcome(outcome, due)
+  local function check_outcome(record, outcome, due)
+    record.is_run_end = outcome == 'continue_as_new'
     if not outcomes[outcome] then error('INVALID outcome ' .. outcome, 0) end
     if outcome == 'retry' or outcome == 'defer' then due_at(string.match(due, '^%S*')) end
     if outcome == 'halt' then check_type(halted, 'zset') end
@@ -756,15 +952,19 @@ function seldom()
     return 'dropped'
   end
 
-  made = {
+  local made = {
     raise_unreadable = raise_unreadable,
     drop_entry = drop_entry,
     check = check,
     check_outcome = check_outcome,
     check_growth = check_growth,
     check_parent = check_parent,
+    trim_to = trim_to,
     outcomes = outcomes,
   }
+  function seldom() -- it replaces itself
+    return made
+  end
   return made
 end
 

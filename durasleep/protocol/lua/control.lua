@@ -177,6 +177,8 @@ local ENDED = {
   F.deadline,
   F.lacking,
   F.grown,
+  F.receives,
+  F.extras,
 }
 
 -- A failed execution begins again under its id, with its arguments and as much time as it had. It is another
@@ -198,6 +200,7 @@ function actions.retry(id)
   check_type(timers, 'zset')
   check_type(closing, 'zset')
   if not forget_journal(record) then return { 'closing', record.state } end
+  if record.extras then extras.clear(record) end
   for _, field in ipairs(ENDED) do
     drop(record, field)
   end

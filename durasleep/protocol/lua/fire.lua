@@ -6,6 +6,7 @@
 -- @include keys
 -- @include kin
 -- @include foreign_waiters
+-- @include mailbox
 -- @include run
 -- @include last_id
 -- @include refusal
@@ -19,8 +20,6 @@ local NAME_BYTES_MAX = 1000 -- of a member that durasleep has not made
 local stale, crons, quarantined = 0, {}, {}
 local NEWER_LATER_MS = 10000
 local asks, tells = {}, {}
-local TELLS_MAX = 64 -- waiters of one ending that are told at a time
-local TOLD_BYTES_MAX = 65536 -- a larger value is read by whoever tells it
 local newer, newer_count = {}, 0 -- timers that stay as they are, for a newer version; how many it knows in all
 
 -- Settled, gone, or of another incarnation: nobody waits for it.
@@ -138,46 +137,65 @@ local function fire_entry(owner_id, number, score, member)
   if raw and not entry then error('CORRUPT journal entry ' .. member, 0) end
   if not entry or entry.state ~= STATE.pending or entry.due == '' then return forget(member) end
   if is_moved(member, score, entry.due) then return end
-  if entry.kind ~= KIND.timer and entry.kind ~= KIND.promise then
+  if entry.kind ~= KIND.timer and entry.kind ~= KIND.promise and entry.kind ~= KIND.receive then
     raise_newer(member .. ' is an entry of kind ' .. entry.kind)
   end
   local state = entry.kind == KIND.timer and STATE.resolved or STATE.timedout
   settle_entry(record, number, entry, state, '', snapshot_of)
 end
 
-local function due_again(member)
-  set_timer(member, now + tonumber(resend_ms))
-end
+local fire_elsewhere = {} -- what concerns other partitions, by the kind of the timer
+do
+  local TELLS_MAX = 64 -- waiters of one ending that are told at a time
+  local TOLD_BYTES_MAX = 65536 -- a larger value is read by whoever tells it
 
--- A call to another partition is asked again and again until its entry has settled: the question may be lost, and so may
--- the answer.
-local function fire_ask(entry_id, member)
-  local owner_id, number = owner_of(entry_id)
-  local found = redis.pcall('HMGET', promise_prefix .. (owner_id or ''), F.state, F.incarnation, number or '')
-  if found.err then error('CORRUPT ' .. promise_prefix .. owner_id .. ' is not a promise', 0) end
-  local entry = read_entry(found[3] or nil)
-  if found[1] or not (entry and is_foreign(found[3], entry)) then return forget(member) end
-  if not ENTRIES[entry.kind] then raise_newer(entry_id .. ' is an entry of kind ' .. entry.kind) end
-  due_again(member)
-  if is_spent() then return end
-  local body = string.sub(found[3], entry.body)
-  spend(#body, 1)
-  asks[#asks + 1] = { entry_id, found[2], entry.child_id, entry.kind, entry.name, body }
-end
+  local function due_again(member)
+    set_timer(member, now + tonumber(resend_ms))
+  end
 
--- An ending is told to other partitions again and again until they have heard of it.
-local function fire_tell(id, member)
-  local record = load(id)
-  if not record or record.state == STATE.pending then return forget(member) end
-  local waiters = foreign_waiters(record, TELLS_MAX)
-  if #waiters == 0 then return forget(member) end
-  due_again(member)
-  if is_spent() then return end
-  local value = redis.call('HGET', record.key, F.value) or ''
-  local is_small = #value <= TOLD_BYTES_MAX
-  spend(is_small and #value or 0, 1)
-  tells[#tells + 1] =
-    { id, record.incarnation, record.state, is_small and '1' or '', is_small and value or '', waiters }
+  -- A call to another partition is asked again and again until its entry has settled: the question may be lost, and so may
+  -- the answer.
+  function fire_elsewhere.ask(entry_id, member)
+    local owner_id, number = owner_of(entry_id)
+    local found = redis.pcall('HMGET', promise_prefix .. (owner_id or ''), F.state, F.incarnation, number or '')
+    if found.err then error('CORRUPT ' .. promise_prefix .. owner_id .. ' is not a promise', 0) end
+    local entry = read_entry(found[3] or nil)
+    if found[1] or not (entry and is_foreign(found[3], entry)) then return forget(member) end
+    if not ENTRIES[entry.kind] then raise_newer(entry_id .. ' is an entry of kind ' .. entry.kind) end
+    due_again(member)
+    if is_spent() then return end
+    local body = string.sub(found[3], entry.body)
+    spend(#body, 1)
+    asks[#asks + 1] = { entry_id, found[2], entry.child_id, entry.kind, entry.name, body }
+  end
+
+  -- An ending is told to other partitions again and again until they have heard of it.
+  fire_elsewhere['tell'] = function(id, member)
+    local record = load(id)
+    if not record or record.state == STATE.pending then return forget(member) end
+    local waiters = foreign_waiters(record, TELLS_MAX)
+    if #waiters == 0 then return forget(member) end
+    due_again(member)
+    if is_spent() then return end
+    local value = redis.call('HGET', record.key, F.value) or ''
+    local is_small = #value <= TOLD_BYTES_MAX
+    spend(is_small and #value or 0, 1)
+    tells[#tells + 1] =
+      { id, record.incarnation, record.state, is_small and '1' or '', is_small and value or '', waiters }
+  end
+
+  -- The same for what was sent to an execution from other partitions, also when it has ended.
+  function fire_elsewhere.mail(id, member)
+    local count = 0
+    local again_at = mailbox.sweep(id, now + tonumber(resend_ms), function(waiter, state, letter)
+      if count == TELLS_MAX or is_spent() then return end
+      count = count + 1
+      spend(0, 1)
+      tells[#tells + 1] = { id, '', state, '1', letter, { waiter } }
+    end)
+    if not again_at then return forget(member) end
+    set_timer(member, again_at)
+  end
 end
 
 -- What a limit has left to do: for a key, for all keys, or for an execution that has made room for a newer one.
@@ -211,10 +229,8 @@ local function fire_one(member, score)
     fire_delayed(id, score, member, what == 'start')
   elseif what == 'gate' or what == 'gates' or what == 'replaced' then
     fire_gate(id, what, member)
-  elseif what == 'ask' then
-    fire_ask(id, member)
-  elseif what == 'tell' then
-    fire_tell(id, member)
+  elseif fire_elsewhere[what] then
+    fire_elsewhere[what](id, member)
   elseif string.find(what, '^%d[%d.]*$') then
     fire_entry(id, what, score, member)
   else
@@ -258,7 +274,7 @@ local function close_part(id)
     return false
   end
   redis.call('HDEL', record.key, F.cursor)
-  if not record.is_untold then keep_for(record.key, keep_ms) end
+  if not record.is_untold then keep_for(record, keep_ms) end
   if left ~= '' then raise_newer(id .. ' is waited for in another way') end
   if not record.is_untold then redis.call('HDEL', record.key, F.waiters) end
   return true

@@ -1,6 +1,6 @@
 -- Checks one thing at this instant by the laws that broken data would violate; with `repair` it repairs everything that
 -- needs no guess. The thing cannot change between the check and the repair.
--- `what` is promise, limit, timer, entry (of queue `name`, with id `at`), halted, closing, member (of `workers`), schedule or
+-- `what` is promise, mail (the mailbox of an execution), limit, timer, entry (of queue `name`, with id `at`), halted, closing, member (of `workers`), schedule or
 -- expiring (a key).
 -- A promise is checked in pages: `at` is "" at first, then the answer of the page before.
 -- Answers per item: where to go on, "" at the end; then for each finding its kind, id, a sentence, and whether it was
@@ -8,6 +8,7 @@
 -- @include keys
 -- @include each_item
 -- @include find
+-- @include mailbox
 -- @include foreign_waiters
 -- @include last_id
 -- @include schedule_form
@@ -210,6 +211,45 @@ local function check_child(record, number, entry)
   end
 end
 
+local messages = {} -- checks of messages, and of who waits for them
+
+-- A receive that waits is in the index of its execution.
+function messages.check_receive(record, number, entry)
+  local member = record.id .. '~' .. number
+  if entry.due ~= '' then check_timer(member, entry.due) end
+  local line = '\n' .. number .. '\t' .. entry.name .. '\n'
+  if string.find('\n' .. receives.of(record), line, 1, true) then return end
+  found('unindexed', member, 'waits for a message, but its execution does not know it', function()
+    receives.remove(record, number)
+    extras.note(record, 'r')
+    receives.add(record, number, entry.name)
+    save(record)
+  end)
+end
+
+-- What is in the index waits, and the mailbox has nothing for it.
+function messages.check_index(record)
+  for number, name in string.gmatch(receives.of(record), '([^\t\n]+)\t([^\n]+)\n') do
+    local member, entry = record.id .. '~' .. number, read_entry(raw_of(record, number))
+    local fits = entry and entry.kind == KIND.receive and entry.state == STATE.pending and entry.name == name
+    if not fits then
+      found('index', member, 'is listed as waiting for a message, but does not wait', function()
+        receives.remove(record, number)
+        save(record)
+      end)
+    elseif mailbox.has(record, name) then
+      found('unread', member, 'waits for a message, and the mailbox has one', function()
+        mailbox.serve(record, name)
+      end)
+    end
+  end
+  if extras.has(record, 'm') and redis.call('EXISTS', near(NEAR.mail .. record.id)) == 0 then
+    found('mail', record.id, 'should have a mailbox, but has none', function()
+      extras.remove(record, 'm')
+    end)
+  end
+end
+
 local function check_entry(record, number, raw)
   local entry = read_entry(raw)
   if not entry then
@@ -217,11 +257,17 @@ local function check_entry(record, number, raw)
     return false
   end
   if entry.state ~= STATE.pending then return false end
-  if is_foreign(raw, entry) and (entry.kind == KIND.child or entry.kind == KIND.detached) then
+  local may_be_foreign = entry.kind == KIND.child or entry.kind == KIND.detached
+  local is_sent = entry.kind == KIND.send or entry.kind == KIND.settle
+  if is_foreign(raw, entry) and (may_be_foreign or is_sent) then
     check_foreign(record.id .. '~' .. number)
     return true
   end
-  if entry.kind ~= KIND.child and entry.kind ~= KIND.timer and entry.kind ~= KIND.promise then
+  if is_sent then
+    found('corrupt', record.id .. '~' .. number, 'is pending, but asks nobody')
+  elseif entry.kind == KIND.receive then
+    messages.check_receive(record, number, entry)
+  elseif entry.kind ~= KIND.child and entry.kind ~= KIND.timer and entry.kind ~= KIND.promise then
     found('newer', record.id .. '~' .. number, 'is of kind ' .. entry.kind .. ', which only a newer version knows')
   elseif entry.kind == KIND.child then
     if entry.child_id == '' then
@@ -302,7 +348,7 @@ local function check_settled(record)
   local keep_ms = time_to_keep(record)
   if not keep_ms or keep_ms == 0 then return end
   found('kept', record.id, 'has ended, but is kept for ever', function()
-    keep_for(record.key, keep_ms)
+    keep_for(record, keep_ms)
   end)
 end
 
@@ -335,9 +381,49 @@ local function check_waiters(record)
   end
 end
 
+-- What an execution publishes is kept as long as that.
+function checks.view(id)
+  local key = near(NEAR.view .. id)
+  check_type(key, 'hash')
+  if redis.call('EXISTS', key) == 0 then return '' end
+  local record = load(id)
+  if not record then
+    found('view', id, 'has published something, but is gone', function()
+      redis.call('UNLINK', key)
+    end)
+    return ''
+  end
+  if not extras.has(record, 'v') then
+    found('view', id, 'has published something, but does not refer to it', function()
+      extras.note(record, 'v')
+      save(record)
+    end)
+  end
+  local left, own = redis.call('PTTL', record.key), redis.call('PTTL', key)
+  if left ~= -1 and own == -1 then
+    found('kept', key, 'is kept for ever, but what has published it is not', function()
+      redis.call('PEXPIRE', key, math.max(left, 1))
+    end)
+  elseif left == -1 and own ~= -1 then
+    found('expiring', key, 'expires, but what publishes it does not', function()
+      redis.call('PERSIST', key)
+    end)
+  end
+  return ''
+end
+
+-- An execution that refers to its view has one.
+local function check_extras(record)
+  if not extras.has(record, 'v') or redis.call('EXISTS', near(NEAR.view .. record.id)) == 1 then return end
+  found('view', record.id, 'refers to what it publishes, but there is nothing', function()
+    extras.strike_view(record.key)
+  end)
+end
+
 function checks.promise(id, at)
   local record = load(id)
   if not record then return '' end
+  if record.extras and at == '' then check_extras(record) end
   if record.state ~= STATE.pending then
     check_settled(record)
     return ''
@@ -361,6 +447,7 @@ function checks.promise(id, at)
   if record.deadline then check_timer(id .. '~timeout', record.deadline) end
   if record.waiters then check_waiters(record) end
   if record.kind ~= KIND.execution then return '' end
+  messages.check_index(record)
   if record.limit or record.place == PLACE.parked then check_limit_of(record) end
   if record.place == PLACE.parked then return '' end
   if record.place == PLACE.queued then
@@ -391,6 +478,7 @@ local timer_kinds = {
   gate = true,
   gates = true,
   replaced = true,
+  mail = true,
 }
 
 -- Whether something pending is due by this timer.
@@ -413,6 +501,7 @@ local function is_awaited(member)
     local asked = raw and read_entry(raw)
     return asked and is_foreign(raw, asked) or is_closing(id)
   end
+  if what == 'mail' then return #messages.untold(id) > 0 end
   local record = load(id, { what })
   if what == 'tell' then return record and record.state ~= STATE.pending and is_untold(record) or is_closing(id) end
   if not record or record.state ~= STATE.pending then return is_closing(id) end
@@ -501,6 +590,105 @@ function checks.waiters(id)
     end)
   end
   return ''
+end
+
+do
+  -- Senders in other partitions that have not heard.
+  function messages.untold(id)
+    local found_lines, key = {}, near(NEAR.mail .. id)
+    if not is_a(key, 'hash') then return found_lines end
+    for _, name in ipairs(redis.call('HKEYS', key)) do
+      if string.sub(name, 1, 1) == 'x' then found_lines[#found_lines + 1] = name end
+    end
+    return found_lines
+  end
+
+  -- What the fields of a mailbox say together: how many messages there are, with how many bytes, and where those of each
+  -- channel begin and end.
+  local function count_messages(fields)
+    local count, bytes, channels = 0, 0, {}
+    for i = 1, #fields, 2 do
+      local sequence, channel = string.match(fields[i], '^m(%-?%d+) (.*)$')
+      if sequence then
+        local at, value = tonumber(sequence), string.match(fields[i + 1], '^[^\n]*\n(.*)$')
+        count, bytes = count + 1, bytes + #(value or '')
+        local known = channels[channel] or { at, at }
+        channels[channel] = { math.min(known[1], at), math.max(known[2], at) }
+      end
+    end
+    return count, bytes, channels
+  end
+
+  -- Every message is between the first and the next one of its channel.
+  local function check_channels(id, key, fields, channels)
+    local named = {}
+    for i = 1, #fields, 2 do
+      local channel = string.match(fields[i], '^c(.*)$')
+      if channel then named[channel] = fields[i + 1] end
+    end
+    for channel, range in pairs(channels) do
+      local head, tail = string.match(named[channel] or '', '^(%-?%d+) (%-?%d+)$')
+      local fits = head and tonumber(head) <= range[1] and tonumber(tail) > range[2]
+      if not fits then
+        found('miscounted', id, 'has messages that its mailbox would not find', function()
+          local next_free = math.max(range[2] + 1, tonumber(tail or '') or range[2] + 1)
+          redis.call('HSET', key, 'c' .. channel, int(range[1]) .. ' ' .. int(next_free))
+        end)
+      end
+    end
+    for channel in pairs(named) do
+      if not channels[channel] then
+        found('miscounted', id, 'has a channel without messages in its mailbox', function()
+          redis.call('HDEL', key, 'c' .. channel)
+        end)
+      end
+    end
+  end
+
+  -- The numbers of a mailbox are those of its messages and lines.
+  local function check_numbers(id, key, count, bytes, foreign)
+    local known = redis.call('HGET', key, 'n') or ''
+    local keys, calls = string.match(known, '^%d+ %d+ (%d+) (%d+) %d+$')
+    local right = count .. ' ' .. int(bytes) .. ' ' .. (keys or '0') .. ' ' .. (calls or '0') .. ' ' .. foreign
+    if known == right then return end
+    found('miscounted', id, 'has a mailbox that counts other messages than it has', function()
+      redis.call('HSET', key, 'n', right)
+    end)
+  end
+
+  local function check_untold(id, foreign)
+    if foreign == 0 or redis.call('ZSCORE', timers, id .. '~mail') then return end
+    found('untold', id, 'has messages of other partitions, but nobody tells their senders', function()
+      set_timer(id .. '~mail', now)
+    end)
+  end
+
+  -- A mailbox: that of an execution that runs, or what is left of it until others have heard.
+  function checks.mail(id)
+    local key = near(NEAR.mail .. id)
+    check_type(key, 'hash')
+    local fields = redis.call('HGETALL', key)
+    if #fields == 0 then return '' end
+    local record, foreign = load(id), #messages.untold(id)
+    local is_owned = record and record.state == STATE.pending and extras.has(record, 'm')
+    local is_left = not is_owned and redis.call('PTTL', key) < 0
+    if is_left and not redis.call('ZSCORE', timers, id .. '~mail') then -- it goes a minute after all have heard
+      found('mail', id, 'has a mailbox, but no use for it any more', function()
+        if foreign == 0 then return redis.call('UNLINK', key) end
+        set_timer(id .. '~mail', now)
+      end)
+    elseif is_owned and redis.call('PTTL', key) ~= -1 then
+      found('expiring', id, 'is pending, but its mailbox expires', function()
+        redis.call('PERSIST', key)
+      end)
+    end
+    check_untold(id, foreign)
+    if #findings > 0 then return '' end
+    local count, bytes, channels = count_messages(fields)
+    check_channels(id, key, fields, channels)
+    check_numbers(id, key, count, bytes, foreign)
+    return ''
+  end
 end
 
 -- The journal of an ended run.

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from durasleep.codec import Codec
-from durasleep.errors import Fenced, PayloadTooLarge, UsageError
+from durasleep.errors import PayloadTooLarge, UsageError
 from durasleep.model import Checkpoint, Number
 from durasleep.protocol.commit import Lease
 from durasleep.worker.execution.commits import Commits
+from durasleep.worker.execution.sending import Sender
 from durasleep.worker.execution.threads import post
 
-logger = logging.getLogger("durasleep")
-
-EVERY_S = 1.0  # between two writes of one execution
 BYTES_MAX = 32_768  # of one checkpoint: each replay loads it
 STEPS_MAX = 256  # of one execution: together 8 MB, a quarter of the largest journal
 
@@ -38,23 +34,14 @@ class Keeping(Protocol):
         ...
 
 
-class Keeper:
+class Keeper(Sender):
     """The checkpoints of one held execution. Code of users calls ``read`` and ``keep``, from any thread; everything
     else is called on the worker's loop.
     """
 
-    __slots__ = (
-        "_asked",
-        "_commits",
-        "_is_running",
-        "_kept",
-        "_lease",
-        "_lock",
-        "_loop",
-        "_sent_at",
-        "_timer",
-        "_unsent",
-    )
+    __slots__ = ("_kept", "_lock")
+
+    WHAT = "a checkpoint"
 
     def __init__(
         self,
@@ -64,19 +51,9 @@ class Keeper:
         loop: asyncio.AbstractEventLoop,
         kept: Mapping[str, bytes] | None = None,
     ) -> None:
-        """``is_running`` says whether an attempt with this number runs: else its data comes too late. ``kept`` is what
-        earlier attempts have kept, by the numbers of their first attempts.
-        """
-        self._commits = commits
-        self._lease = lease
-        self._is_running = is_running
+        """``kept`` is what earlier attempts have kept, by the numbers of their first attempts."""
+        super().__init__(commits, lease, is_running, loop)
         self._kept: dict[str, bytes] = {} if kept is None else dict(kept)
-        self._unsent: dict[str, Number] = {}
-        """What is not sent yet: the first attempt of the step, and its running one."""
-        self._loop = loop
-        self._sent_at = -EVERY_S
-        self._timer: asyncio.TimerHandle | None = None
-        self._asked: asyncio.Future[list[Any]] | None = None
         self._lock = threading.Lock()
 
     # -- for code of users
@@ -120,52 +97,5 @@ class Keeper:
         with self._lock:
             return tuple([Checkpoint(Number(first)) for first in self._kept])
 
-    def forget_unsent(self, numbers: Iterable[Number]) -> None:
-        """These attempts are not wanted any more."""
-        stopped = set(numbers)
-        self._unsent = {first: number for first, number in self._unsent.items() if number not in stopped}
-
-    def close(self) -> None:
-        """The lease is given up: what an attempt has kept last is sent now."""
-        if self._unsent and self._asked is None:
-            self._send()
-        self._stop()
-
-    def _stop(self) -> None:
-        self._unsent = {}
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _note(self, number: Number, first: str) -> None:
-        if self._is_running(number):
-            self._unsent[first] = number
-            self._send_soon()
-
-    def _send_soon(self) -> None:
-        if self._timer is None and self._asked is None and self._unsent:
-            self._timer = self._loop.call_at(self._sent_at + EVERY_S, self._send_due)
-
-    def _send_due(self) -> None:
-        self._timer = None
-        self._send()
-
-    def _send(self) -> None:
-        unsent, self._unsent = self._unsent, {}
-        self._sent_at = self._loop.time()
-        self._asked = self._commits.note(
-            self._lease, [(number, first, self._kept[first]) for first, number in unsent.items()]
-        )
-        self._asked.add_done_callback(partial(self._end_send, unsent))
-
-    def _end_send(self, sent: Mapping[str, Number], asked: asyncio.Future[list[Any]]) -> None:
-        self._asked = None
-        if asked.cancelled():
-            return
-        error = asked.exception()
-        answers = [error] * len(sent) if error is not None else asked.result()
-        for (first, number), answer in zip(sent.items(), answers, strict=True):
-            if isinstance(answer, Exception) and not isinstance(answer, Fenced) and self._is_running(number):
-                logger.warning("a checkpoint of %s was not kept, and is sent again: %s", self._lease.id, answer)
-                self._unsent.setdefault(first, number)
-        self._send_soon()
+    def _ask(self, unsent: Mapping[str, Number]) -> asyncio.Future[list[Any]]:
+        return self._commits.note(self._lease, [(number, first, self._kept[first]) for first, number in unsent.items()])

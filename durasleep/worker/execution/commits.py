@@ -5,18 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from durasleep.errors import CorruptData, Fenced, NewerVersion, StoreError
-from durasleep.model import CommitAction, Op, PromiseId, StartChild
+from durasleep.errors import CorruptData, Fenced, NewerVersion, NotAllowed, StoreError
+from durasleep.model import (
+    CommitAction,
+    Op,
+    PromiseId,
+    Publish,
+    SendMessage,
+    SettlePromise,
+    StartChild,
+    StartReceive,
+)
 from durasleep.protocol import commit
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.versions import CHANNELS, FLOW
 from durasleep.settings import Settings
 from durasleep.transport import batching
 from durasleep.transport.store import Store
@@ -27,6 +37,15 @@ _place_of = attrgetter("entry_key")
 DEFER_FIRST_S = 1.0
 DEFERRED_MAX = 10_000  # executions whose last delay is remembered
 TURN_S = 0.005  # of user code in one turn of the loop; the rest goes on in the next turn
+
+_FEATURE_OF: dict[type[Op], str] = {
+    StartChild: FLOW,
+    StartReceive: CHANNELS,
+    SendMessage: CHANNELS,
+    SettlePromise: CHANNELS,
+    Publish: CHANNELS,
+}
+_WHAT = {FLOW: "priorities, labels and keys", CHANNELS: "messages and published values"}
 
 logger = logging.getLogger("durasleep")
 
@@ -41,18 +60,22 @@ class Commits:
         settings: Settings,
         on_error: Callable[[HeldExecution, Exception], None],
         functions: Callable[[], str],
-        on_flow_needed: Callable[[], None] | None = None,
+        require: Callable[[str], Coroutine[Any, Any, None]],
     ) -> None:
         """``on_error`` is called for an execution that cannot go on, from a plain callback; ``functions`` says which
-        ones this worker has; ``on_flow_needed`` is called when a commit has something that older versions do not know.
+        ones this worker has; ``require`` makes the namespace need a feature, or raises NotAllowed while a worker of an
+        older version is alive.
         """
         self._store = store
         self.consumer = consumer
         self._settings = settings
         self._on_error = on_error
         self._functions = functions
-        self._on_flow_needed = on_flow_needed
+        self._require = require
+        self._held: dict[str, tuple[asyncio.Task[None], list[HeldExecution]]] = {}
+        """What waits until the namespace needs a feature."""
         self._due: list[HeldExecution] = []
+        self._has_said_why = False
         self._deferred: dict[PromiseId, tuple[float, float]] = {}
         """The last delay of each execution and its time, by the monotonic clock; the latest last."""
 
@@ -64,19 +87,60 @@ class Commits:
         """The time of the server that has this lease."""
         return self._store.clock(self.keys(lease)).now_ms()
 
-    def check_flow(self, lease: Lease, ops: Sequence[Op]) -> None:
-        """NewerVersion if some of these ops have priorities, labels or keys, which no worker of an older version may
-        see while there is one. The worker tries to end that.
+    def _missing_feature(self, running: HeldExecution) -> str | None:
+        """What the namespace must need before this may be committed: no worker of an older version may see it."""
+        lease, features = running.lease, self._store.partitions.features
+        for op in running.ops:
+            if (feature := _FEATURE_OF.get(type(op))) is None or feature in features:
+                continue
+            if isinstance(op, StartChild):
+                if not op.traits:
+                    continue
+                if lease.labels or "!" in lease.queue:  # whoever began it has made sure of it
+                    features.add(FLOW)
+                    continue
+            return feature
+        return None
+
+    def _hold(self, running: HeldExecution, feature: str) -> None:
+        """Its commit is due when the namespace needs this. It is deferred if an older version is in the way. If that
+        lacks only what steps publish, this is left out.
         """
-        partitions = self._store.partitions
-        if partitions.has_flow or not any(isinstance(op, StartChild) and op.traits for op in ops):
-            return
-        if lease.labels or "!" in lease.queue:  # whoever began it has made sure of it
-            partitions.has_flow = True
-            return
-        if self._on_flow_needed is not None:
-            self._on_flow_needed()
-        raise NewerVersion("its priorities, labels and keys have to wait until no worker of an older version is left")
+        running.is_due = True
+        self._held_for(feature).append(running)
+
+    def _held_for(self, feature: str) -> list[HeldExecution]:
+        """What waits until the namespace needs this; from now on it is asked for."""
+        if feature not in self._held:
+            required = asyncio.get_running_loop().create_task(self._require(feature), name="durasleep-require")
+            self._held[feature] = required, []
+            required.add_done_callback(partial(self._end_hold, feature))
+        return self._held[feature][1]
+
+    def may_publish(self) -> bool:
+        """Whether no worker of a version is left that knows no published values; the worker tries to end that."""
+        if CHANNELS in self._store.partitions.features:
+            return True
+        if not self._has_said_why:
+            self._has_said_why = True
+            logger.info("what steps publish has to wait until no worker of an older version is left")
+        self._held_for(CHANNELS)
+        return False
+
+    def _end_hold(self, feature: str, required: asyncio.Task[None]) -> None:
+        _, held = self._held.pop(feature)
+        error = None if required.cancelled() else required.exception()
+        for running in held:
+            running.is_due = False
+            if running.is_gone or required.cancelled():
+                continue
+            if error is not None:
+                running.ops = tuple([op for op in running.ops if not (isinstance(op, Publish) and op.step is not None)])
+            if error is None or not self._missing_feature(running):
+                self.due(running)
+            else:
+                why = f"its {_WHAT[feature]} have to wait until no worker of an older version is left"
+                self._on_error(running, NewerVersion(why if isinstance(error, NotAllowed) else f"{why}: {error}"))
 
     def due(self, running: HeldExecution) -> None:
         """It may have something to commit. It is asked at the end of this turn, or when its last commit is answered."""
@@ -95,6 +159,9 @@ class Commits:
         for running in due:
             running.is_due = False
             if running.is_gone or running.work is None:
+                continue
+            if running.ops and (feature := self._missing_feature(running)):
+                self._hold(running, feature)
                 continue
             try:
                 item = running.work.commit()
@@ -165,6 +232,13 @@ class Commits:
         """Keep checkpoints of running attempts: the number of each, that of its first attempt, and the data."""
         keys, consumer = self.keys(lease), self.consumer
         return self._store.ask([commit.note(keys, consumer, lease, *one) for one in noted])
+
+    def publish(self, lease: Lease, said: Sequence[tuple[str, str, bytes]]) -> asyncio.Future[list[Any]]:
+        """Let others see what attempts publish: the number of each, that of its first attempt (empty for a task), and
+        the payload.
+        """
+        keys, consumer = self.keys(lease), self.consumer
+        return self._store.ask([commit.publish(keys, consumer, lease, *one) for one in said])
 
     def parts(self, ops: Sequence[Op]) -> Sequence[Sequence[Op]]:
         """The ops, as many in each part as one script call may do; at least one part."""

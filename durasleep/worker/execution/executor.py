@@ -69,10 +69,10 @@ class Executor:
         overrides: Overrides,
         on_used_up: Callable[[], None],
         on_full: Callable[[], None] | None = None,
-        on_flow_needed: Callable[[], None] | None = None,
+        require: Callable[[str], Coroutine[Any, Any, None]],
     ) -> None:
         """``on_used_up`` is called when no thread is left for sync functions, see ``Threads``; ``on_full`` when no slot
-        has been free for a while; ``on_flow_needed`` when a commit has something that older versions do not know.
+        has been free for a while; ``require`` makes the namespace need a feature.
         """
         self._store = store
         self._incoming = incoming
@@ -89,7 +89,7 @@ class Executor:
             concurrency, lost_max_s=settings.threads_lost_s, on_back=self._note_freed, on_used_up=on_used_up
         )
         self._code = FunctionRunner(self._threads, codec, overrides)
-        self._commits = Commits(store, consumer, settings, self._fail, lambda: registry.fingerprint, on_flow_needed)
+        self._commits = Commits(store, consumer, settings, self._fail, lambda: registry.fingerprint, require)
         sampler = LogSampler(settings.log_lines_max)
         self._tasks = Tasks(codec, self._commits, self._code, sampler, self.let_go)
         self._workflows = Workflows(codec, self._commits, self._code, sampler, settings, self)

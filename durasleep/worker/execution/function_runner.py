@@ -6,21 +6,22 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any
 
 from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
+from durasleep.codec.published import StepProgress
 from durasleep.model import State, StepResult
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.runtime import current
 from durasleep.runtime.current import Current
 from durasleep.runtime.definition import Overrides, step_name_of
 from durasleep.runtime.journal import StepCall
-from durasleep.runtime.waits import CALLER_PREFIX, Inside, Waits, enter
-from durasleep.worker.execution.checkpoints import Keeping
+from durasleep.runtime.waits import CALLER_PREFIX, Attempt, Inside, Waits, enter
+from durasleep.worker.execution.publishing import Publishing
 from durasleep.worker.execution.threads import NotBegun, Threads
 
 logger = logging.getLogger("durasleep")
@@ -49,18 +50,18 @@ class FunctionRunner:
         kwargs: dict[str, Any],
         *,
         about: current.Source,
-        keep: Callable[[object], None] | None = None,
+        attempt: Attempt | None = None,
         timeout_s: float | None = None,
         delay_s: float = 0.0,
         name: str,
     ) -> asyncio.Task[Any]:
         """Begin a call of ``fn`` after ``delay_s``; the result is its value or error. ``about`` describes the call to
-        the function, ``keep`` keeps its checkpoints. Its ``name``: see ``Inside``.
+        the function, ``attempt`` is what it can do besides. Its ``name``: see ``Inside``.
 
         The error is a TimeoutError if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
         KeyboardInterrupt, and NotBegun if the worker leaves before it has begun.
         """
-        stand_in, inside = self._stand_in(fn), (self.waits, name, about, keep)
+        stand_in, inside = self._stand_in(fn), (self.waits, name, about, attempt)
         if not _is_async(stand_in):
             call = self._call_sync(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
         elif timeout_s is None and not delay_s:
@@ -69,15 +70,15 @@ class FunctionRunner:
             call = self._call_async_later(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
         return asyncio.get_running_loop().create_task(call, name=name)
 
-    def start_step(self, call: StepCall, record: PromiseRecord, work: Keeping | None = None) -> asyncio.Task[Any]:
-        """Begin a step of an execution; ``work`` has its checkpoints."""
+    def start_step(self, call: StepCall, record: PromiseRecord, work: Publishing | None = None) -> asyncio.Task[Any]:
+        """Begin a step of an execution; ``work`` has what its steps keep and publish."""
         step = _Step(call, record, work, self._codec)
         return self.start(
             call.fn,
             call.args,
             call.kwargs,
             about=step.describe,
-            keep=step.keep,
+            attempt=step,
             timeout_s=call.timeout_s,
             delay_s=call.delay_s,
             name=f"{CALLER_PREFIX}{record.id}~{call.number}",
@@ -186,11 +187,11 @@ async def _call_async(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[
 
 
 async def _within(timeout_s: float, name: str, inside: Inside, call: Callable[[Inside], Awaitable[Any]]) -> Any:
-    waits, caller, source, keep = inside
+    waits, caller, source, attempt = inside
     deadline = asyncio.timeout(timeout_s)
     try:
         async with deadline:
-            return await call((waits, caller, partial(source, ends_at=time.time() + timeout_s), keep))
+            return await call((waits, caller, partial(source, ends_at=time.time() + timeout_s), attempt))
     except TimeoutError as error:
         if not deadline.expired():
             raise
@@ -202,7 +203,7 @@ class _Step:
 
     __slots__ = ("_call", "_codec", "_loop", "_record", "_work")
 
-    def __init__(self, call: StepCall, record: PromiseRecord, work: Keeping | None, codec: Codec) -> None:
+    def __init__(self, call: StepCall, record: PromiseRecord, work: Publishing | None, codec: Codec) -> None:
         self._call = call
         self._record = record
         self._work = work
@@ -234,6 +235,12 @@ class _Step:
         if self._work is not None:
             keeper = self._work.keeper(self._loop)
             keeper.keep(self._call.number, self._first, data, f"step {self._call.name}", self._codec)
+
+    def publish(self, values: Mapping[str, object], progress: StepProgress | None) -> None:
+        """See ``durasleep.publish``."""
+        if self._work is not None:
+            publisher = self._work.publisher(self._loop)
+            publisher.publish(self._call.number, self._first, values, progress, f"step {self._call.name}", self._codec)
 
 
 def _not_ours(error: BaseException) -> RuntimeError:

@@ -12,6 +12,7 @@ from typing import Any
 from durasleep import humanize
 from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
+from durasleep.codec.published import StepProgress
 from durasleep.errors import UsageError
 from durasleep.model import CANCEL, CommitAction, Entry, Kind, Number, Op, State, StepResult, duration_ms
 from durasleep.protocol.command import BatchItem
@@ -29,6 +30,7 @@ from durasleep.worker.execution.execution_log import describe_since
 from durasleep.worker.execution.function_runner import FunctionRunner, as_exception, note_stopped
 from durasleep.worker.execution.held import HeldExecution
 from durasleep.worker.execution.log_sampler import LogSampler
+from durasleep.worker.execution.publishing import Publisher
 from durasleep.worker.execution.threads import NotBegun
 
 logger = logging.getLogger("durasleep")
@@ -37,6 +39,8 @@ ATTEMPT = Number("1")
 """The number of the running attempt, among the steps of its execution."""
 FIRST = "1"
 """By this number the checkpoint of a task is named: that of its first attempt."""
+WHOLE = ""
+"""What a task publishes is that of no step."""
 _stamp = attrgetter("stamp")
 _WORDS = {CommitAction.RESOLVE: "resolved", CommitAction.CANCEL: "canceled"}
 
@@ -117,6 +121,7 @@ class Task:
         "_sent",
         "_wait_s",
         "checkpoints",
+        "published",
     )
 
     _args: Sequence[Any]
@@ -132,6 +137,8 @@ class Task:
         self._number = 1
         self._loop = asyncio.get_running_loop()
         self.checkpoints = self._make_keeper(loaded.checkpoints) if loaded.checkpoints else None
+        self.published: Publisher | None = None
+        """What its attempts publish; None as long as that is nothing."""
         self._is_open = False
         self._is_canceled = False
         self._seen, self._seen_number = 0, ""
@@ -180,7 +187,7 @@ class Task:
             args,
             kwargs,
             about=self.about,
-            keep=self.keep,
+            attempt=self,
             timeout_s=timeout_s,
             delay_s=delay_s,
             name=name,
@@ -209,6 +216,13 @@ class Task:
             if self.checkpoints is None:
                 self.checkpoints = self._make_keeper()
         self.checkpoints.keep(self._attempt, FIRST, data, f"task {self._definition.name}", self._all.codec)
+
+    def publish(self, values: Mapping[str, object], progress: StepProgress | None) -> None:
+        """Publish something, for the function of the running attempt."""
+        with MAKING:
+            if self.published is None:
+                self.published = Publisher(self._all.commits, self._running.lease, self._is_running, self._loop)
+        self.published.publish(self._attempt, WHOLE, values, progress, f"task {self._definition.name}", self._all.codec)
 
     def _make_keeper(self, kept: Mapping[str, bytes] | None = None) -> Keeper:
         return Keeper(self._all.commits, self._running.lease, self._is_running, self._loop, kept)
@@ -258,6 +272,8 @@ class Task:
         running.ops += (StepResult(number, self._definition.name, State.REJECTED, payload, self._begun_ms),)
         if self.checkpoints is not None:
             running.ops += self.checkpoints.end(FIRST, is_retried=True)
+        if self.published is not None:
+            running.ops += self.published.end(WHOLE)
         self._number += 1
         if delay_ms >= TIMER_MS_MIN or self._all.code.is_leaving:
             self._end = (CommitAction.RETRY, said.encode(), f"+{delay_ms}")
@@ -276,6 +292,8 @@ class Task:
         self._said = said
         if self.checkpoints is not None and outcome is not CommitAction.HALT:
             self._running.ops += self.checkpoints.end(FIRST, is_retried=False)
+        if self.published is not None:
+            self._running.ops += self.published.end(WHOLE)
         self._all.commits.due(self._running)
 
     # -- its commits
@@ -357,3 +375,5 @@ class Task:
         """Nothing of it is left in memory."""
         if self.checkpoints is not None:
             self.checkpoints.close()
+        if self.published is not None:
+            self.published.close()

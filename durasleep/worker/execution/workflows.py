@@ -14,7 +14,18 @@ import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import Fenced
-from durasleep.model import Checkpoint, CommitAction, Entry, Number, Op, StepResult, group_of, priority_of, root_of
+from durasleep.model import (
+    Checkpoint,
+    CommitAction,
+    Entry,
+    Number,
+    Op,
+    Publish,
+    StepResult,
+    group_of,
+    priority_of,
+    root_of,
+)
 from durasleep.protocol import commit
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
@@ -33,6 +44,7 @@ from durasleep.worker.execution.execution_log import ExecutionLog
 from durasleep.worker.execution.function_runner import FunctionRunner, note_stopped
 from durasleep.worker.execution.held import HeldExecution
 from durasleep.worker.execution.log_sampler import LogSampler
+from durasleep.worker.execution.publishing import Publisher
 from durasleep.worker.execution.threads import NotBegun
 from durasleep.worker.execution.workflow_cache import WorkflowCache
 
@@ -187,6 +199,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     """Whether it goes on in another worker, when its running steps have ended."""
     checkpoints: Keeper | None = None
     """What its steps keep for their next attempts; None as long as that is nothing."""
+    published: Publisher | None = None
+    """What its steps publish; None as long as that is nothing."""
 
     # -- its code
 
@@ -225,14 +239,25 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if progress.stop_steps:
             self._stop(progress.stop_steps)
         if progress.outcome is not None:
-            running.ops = progress.ops
+            said = () if self.published is None else [op for op in running.ops if type(op) is Publish]
+            running.ops = (*progress.ops, *said) if said else progress.ops
         else:
-            running.ops += progress.ops
-            if progress.ops:
+            ops = self._publish_first(progress.ops) if progress.ops else ()
+            running.ops += ops
+            if ops:
                 self.held_back = progress.steps
             elif progress.steps:
                 self._start_steps(progress.steps)
         self._go_on()
+
+    def _publish_first(self, ops: tuple[Op, ...]) -> tuple[Op, ...]:
+        """What the code publishes goes before everything else: it is not published again in a replay, so it must not
+        be missing from the first of several commits. No step refers to it. Returns the other ops.
+        """
+        if type(ops[0]) is not Publish:
+            return ops
+        self.running.ops = (ops[0], *self.running.ops)
+        return ops[1:]
 
     def _go_on(self) -> None:
         """Release the lease, commit or wait.
@@ -262,6 +287,14 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         running = self.running
         return Keeper(self.workflows.commits, running.lease, running.steps.__contains__, loop, kept)
 
+    def publisher(self, loop: asyncio.AbstractEventLoop) -> Publisher:
+        """See ``Publishing``."""
+        with MAKING:
+            if self.published is None:
+                running = self.running
+                self.published = Publisher(self.workflows.commits, running.lease, running.steps.__contains__, loop)
+            return self.published
+
     def _start_steps(self, calls: Sequence[StepCall]) -> None:
         running = self.running
         if self.workflows.code.is_leaving:
@@ -287,6 +320,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         running.ops += (result,)
         if self.checkpoints is not None and self.checkpoints.kept:
             running.ops += self.checkpoints.end(call.first or call.number, is_retried=result.is_retried)
+        if self.published is not None:
+            running.ops += self.published.end(call.first or call.number)
         self.workflows.commits.due(running)
 
     def _stop(self, numbers: Collection[Number]) -> None:
@@ -301,6 +336,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         running.ops = tuple([op for op in running.ops if op.number not in numbers])
         if self.checkpoints is not None:
             self.checkpoints.forget_unsent(numbers)
+        if self.published is not None:
+            self.published.forget(set(numbers))
 
     # -- its commits
 
@@ -319,8 +356,6 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         self.sent = ops
         running.has_unseen = False
         lease = running.lease
-        if ops:
-            commits.check_flow(lease, ops)
         return commit.commit(
             commits.keys(lease),
             commits.consumer,
@@ -361,7 +396,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             calls, self.held_back = self.held_back, ()
             self._start_steps(calls)
         if self.progress.outcome is not None:
-            self._log_ended()
+            self._log_ended(answer.unread)
             self.workflows.in_hand.let_go(running)
         elif answer.entries:
             running.note_order(answer.entries)
@@ -390,7 +425,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             raise Fenced(f"{running.lease.id} is not ours any more")
         self.workflows.close(old)
         self.activation = self.workflows.activation(old.definition, old.info, self.record)
-        handed_out = (*running.steps, *(op.number for op in running.ops if not isinstance(op, Checkpoint)))
+        handed_out = (*running.steps, *(op.number for op in running.ops if not isinstance(op, Checkpoint | Publish)))
         self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.record.unseen, handed_out)
 
     def take_back(self) -> bool:
@@ -417,16 +452,20 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             logger.info(self.log.suspended(workflows.commits.now_ms(lease)))
         workflows.in_hand.let_go(self.running)
 
-    def _log_ended(self) -> None:
+    def _log_ended(self, unread: int) -> None:
         outcome = self.progress.outcome
-        if not isinstance(outcome, Resolved) or self.workflows.sampler.allow("resolved"):
+        what = "unread" if unread else "resolved"
+        if not isinstance(outcome, Resolved) or self.workflows.sampler.allow(what):
             level = logging.WARNING if isinstance(outcome, Rejected) else logging.INFO
             now_ms = self.workflows.commits.now_ms(self.running.lease)
-            logger.log(level, self.log.ended(self.progress, self.record, now_ms))
+            left = f"; {unread} {'message was' if unread == 1 else 'messages were'} never read" if unread else ""
+            logger.log(level, "%s%s", self.log.ended(self.progress, self.record, now_ms), left)
 
     def close(self) -> None:
         if self.checkpoints is not None:
             self.checkpoints.close()
+        if self.published is not None:
+            self.published.close()
         activation, self.activation = self.activation, None
         if activation is not None:
             self.workflows.close(activation)

@@ -10,12 +10,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from durasleep.errors import DurasleepError, LimitFull, OtherFunction, StoreError
 from durasleep.model import Disposition, PromiseId, State
 from durasleep.protocol import foreign, journal
 from durasleep.protocol.command import Call
-from durasleep.protocol.foreign import Ask, Tell
+from durasleep.protocol.foreign import Message, Question, Tell
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created
 from durasleep.transport.store import Store
@@ -35,7 +36,7 @@ class Relay:
         self._store = store
         self._keys = keys
         self._encode_error = encode_error
-        self._to_ask: dict[int, dict[str, tuple[Ask, float]]] = {}
+        self._to_ask: dict[int, dict[str, tuple[Question, float]]] = {}
         """For each partition what is to be asked there, by the entry that asks, and since when it waits here."""
         self._to_tell: dict[int, dict[tuple[str, str], Tell]] = {}
         """For each partition what is to be told there, by its id and waiter."""
@@ -43,7 +44,7 @@ class Relay:
         self.begun = 0
         """How often it has begun to carry something."""
 
-    def take(self, asks: Sequence[Ask], tells: Sequence[Tell]) -> None:
+    def take(self, asks: Sequence[Question], tells: Sequence[Tell]) -> None:
         """Carry these, without waiting for it."""
         now = time.monotonic()
         for ask in asks:
@@ -96,18 +97,30 @@ class Relay:
             if there.partition not in self._to_ask and there.partition not in self._to_tell:
                 return
 
-    async def _ask(self, there: Keyspace, asks: list[Ask]) -> None:
-        answers = await self._store.ask([foreign.begin(there, ask, self._keys) for ask in asks])
-        heard = [self._heard(ask, answer) for ask, answer in zip(asks, answers, strict=True)]
-        await self._store.ask([one for one in heard if one is not None])
+    async def _ask(self, there: Keyspace, asks: list[Question]) -> None:
+        answers = await self._store.ask([foreign.pose(there, ask, self._keys) for ask in asks])
+        heard = [
+            (ask, call)
+            for ask, answer in zip(asks, answers, strict=True)
+            if (call := self._heard(ask, answer)) is not None
+        ]
+        answers = await self._store.ask([call for _, call in heard])
+        await self._store.ask(
+            [
+                foreign.told(there, ask.child_id, foreign.waiter_of(ask, self._keys))
+                for (ask, _), answer in zip(heard, answers, strict=True)
+                if isinstance(ask, Message) and not isinstance(answer, DurasleepError)
+            ]
+        )
 
-    def _heard(self, ask: Ask, answer: Created | DurasleepError) -> Call | None:
+    def _heard(self, ask: Question, answer: Any) -> Call | None:
         """What the caller's entry hears; None if it is asked again."""
         entry, child_id = (ask.entry_id, ask.incarnation), ask.child_id
         if isinstance(answer, Created) and answer.disposition is Disposition.DROPPED:
-            answer = LimitFull(f"the limit of {ask.function} has no room for another one: {child_id} was not started")
-        if isinstance(answer, Created):
-            return foreign.hear(self._keys, *entry, child_id, answer.state, answer.value)
+            answer = LimitFull(f"the limit of its function has no room for another one: {child_id} was not started")
+        if not isinstance(answer, Exception):
+            heard = foreign.heard_of(answer)
+            return foreign.hear(self._keys, *entry, child_id, heard.state, heard.value)
         if isinstance(answer, StoreError):
             return None
         value = b"" if isinstance(answer, OtherFunction) else self._encode_error(answer)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from durasleep import humanize
 from durasleep.protocol import command, server, timers
-from durasleep.protocol.foreign import Ask, Tell
+from durasleep.protocol.foreign import Question, Tell
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.timers import Fired
 from durasleep.settings import Settings
@@ -28,7 +28,7 @@ DEAF_LOOK_S = 0.25  # while there can be no wake-ups, because the key of their s
 SAID_S = 60.0  # between two lines about a lasting problem
 
 
-def _nowhere(_asks: Sequence[Ask], _tells: Sequence[Tell]) -> None:
+def _nowhere(_asks: Sequence[Question], _tells: Sequence[Tell]) -> None:
     """There is only one partition."""
 
 
@@ -44,7 +44,7 @@ class TimerFirer:
         keys: Keyspace,
         settings: Settings,
         on_schedules: Callable[[list[str]], None],
-        on_foreign: Callable[[Sequence[Ask], Sequence[Tell]], None] = _nowhere,
+        on_foreign: Callable[[Sequence[Question], Sequence[Tell]], None] = _nowhere,
         turns: Turns | None = None,
         room_for_schedules: Callable[[], int] = lambda: timers.SCHEDULES_MAX,
     ) -> None:

@@ -13,8 +13,11 @@ local function retention_of(text)
   return keep_ms < 0 and 0 or math.max(keep_ms, 1)
 end
 
-local function keep_for(key, keep_ms)
-  if keep_ms > 0 then redis.call('PEXPIRE', key, int(keep_ms)) end
+-- What it has published is kept as long as itself.
+local function keep_for(record, keep_ms)
+  if keep_ms <= 0 then return end
+  redis.call('PEXPIRE', record.key, int(keep_ms))
+  if record.extras then kin().keep_extras(record, keep_ms) end
 end
 
 -- A line is an inbox, which gets the value if it is small, a promise that settles with this one, or the schedule that has
@@ -86,6 +89,7 @@ local function finish(record, state, payload, is_quiet)
     drop(record, F.crash_count)
     drop(record, F.lone_crash_count)
   end
+  if record.extras then kin().finish_extras(record) end
   record.unseen = ''
   local waiters = record.waiters or ''
   if waiters ~= '' then drop(record, F.waiters) end
@@ -104,7 +108,7 @@ local function finish(record, state, payload, is_quiet)
   if has_owner then kin().notify_owner(record, state, payload) end
   is_quiet = is_quiet and not record.family and record.waiters == '' and not record.is_untold
   if is_quiet and not has_owner then
-    keep_for(record.key, retention_of(record.retention)) -- nothing of it is left to close
+    keep_for(record, retention_of(record.retention)) -- nothing of it is left to close
   else
     record.is_quiet, record.ended_now = is_quiet, true
     families[#families + 1] = record

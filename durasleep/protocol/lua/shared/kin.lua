@@ -5,6 +5,7 @@
 -- @include at_end
 -- @include text_of
 -- @include wait_for
+-- @include extras
 -- The effects of an ending on others: on its waiters, on the execution that asked for it, and on its family, which is
 -- everything it has asked for itself. How a family is closed:
 --
@@ -168,7 +169,7 @@ local function close_member(record, number, raw, keep_ms)
   elseif child.family then
     families[#families + 1] = child
   else
-    keep_for(child.key, keep_ms)
+    keep_for(child, keep_ms)
   end
 end
 
@@ -201,13 +202,13 @@ local function close_family(record)
   if not keep_ms then return end
   if record.is_quiet then
     spend(0, 1)
-    return keep_for(record.key, keep_ms)
+    return keep_for(record, keep_ms)
   end
   local is_large = is_spent() or redis.call('HLEN', record.key) > members_left
   if not (is_large or (record.waiters or '') ~= '') then
     local cursor = close_from(record, record.key, '0', keep_ms)
     if cursor == '0' and record.is_untold then return end
-    if cursor == '0' then return keep_for(record.key, keep_ms) end
+    if cursor == '0' then return keep_for(record, keep_ms) end
   end
   -- From its beginning, even if it was being closed: members closed while the root was pending have no expiry yet.
   redis.call('HDEL', record.key, F.cursor)
@@ -225,6 +226,8 @@ local function close_families()
 end
 
 local kinship = {
+  finish_extras = extras.finish,
+  keep_extras = extras.keep,
   settle_waiter = settle_waiter,
   end_scheduled = end_scheduled,
   notify_many = notify_many,

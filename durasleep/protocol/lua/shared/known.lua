@@ -18,6 +18,9 @@ local ENTRIES = {
   [KIND.detached] = true,
   [KIND.patch] = true,
   [KIND.version] = true,
+  [KIND.receive] = true,
+  [KIND.send] = true,
+  [KIND.settle] = true,
 }
 local KINDS = { [KIND.execution] = true, [KIND.promise] = true, [KIND.timer] = true }
 

@@ -35,6 +35,7 @@ local function record_of(id, key, v, known)
     retention = v[18],
     created = v[19] or nil,
     limit = v[20],
+    extras = v[21] or nil,
   }
 end
 
@@ -59,6 +60,7 @@ local HEAD = {
   F.retention,
   F.created,
   F.limit,
+  F.extras,
 }
 
 -- Raises the error of a key from which a promise cannot be read. It asks once more for the text: redis.pcall does not

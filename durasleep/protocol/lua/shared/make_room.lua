@@ -6,6 +6,7 @@ local function make_room(record)
   if record.state == STATE.pending then finish(record, STATE.canceled, '') end
   -- Nothing would find its members after this. Beyond one page of them, the others run to their end by themselves.
   if record.family then close_from(record, record.key, '0', 1) end
+  if record.extras then extras.clear(record) end
   redis.call('UNLINK', record.key)
   return record.waiters or ''
 end

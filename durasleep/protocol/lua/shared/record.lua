@@ -2,7 +2,8 @@
 -- @include in_chunks
 
 -- A loaded promise is a table: its fields by name, and the changes to write. `save` drops fields before it sets others,
--- so a field that was put is not dropped in the same save; it writes `unseen` only if it has changed. A table that
+-- so a field that was put is not dropped in the same save; it writes `unseen` and `receives` only if they have
+-- changed. A table that
 -- nobody needs is not made.
 
 local function put(record, field, value)
@@ -47,6 +48,10 @@ local function save(record)
     else
       put(record, F.unseen, unseen)
     end
+  end
+  if record.receives ~= record.saved_receives then
+    record.saved_receives = record.receives
+    put(record, F.receives, record.receives)
   end
   if record.gone then
     in_chunks(record.gone, 'HDEL', record.key)

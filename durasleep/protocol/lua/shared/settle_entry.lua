@@ -2,6 +2,7 @@
 -- @include dispatch
 -- @include holder
 -- @include notify_inbox
+-- @include receives
 
 -- Wakes a waiting execution; a running one gets only a hint.
 local function rouse(record, snapshot_of)
@@ -21,6 +22,7 @@ end
 -- stream entry, see `dispatch`.
 local function settle_entry(record, number, entry, state, payload, snapshot_of)
   if entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
+  if entry.kind == KIND.receive then receives.remove(record, number) end
   entry.due = entry.stamp -- when it began
   journal(record, number, entry, state, payload)
   rouse(record, snapshot_of)

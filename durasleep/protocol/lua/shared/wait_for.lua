@@ -88,22 +88,24 @@ local function wait_for(record, waiter)
   add_to_set(record, waiter)
 end
 
--- One does not wait any more.
+-- One does not wait any more. Answers whether it did.
 local function strike(id, waiter)
   local key, set = promise_prefix .. id, waiters_prefix .. id
   local waiters = is_a(key, 'hash') and redis.call('HGET', key, F.waiters)
   if waiters == WORD.many then
-    if is_a(set, 'set') then redis.call('SREM', set, waiter) end
+    return is_a(set, 'set') and redis.call('SREM', set, waiter) == 1
   elseif waiters then
     local first, last = string.find('\n' .. waiters, '\n' .. waiter .. '\n', 1, true)
-    if not first then return end
+    if not first then return false end
     waiters = string.sub(waiters, 1, first - 1) .. string.sub(waiters, last)
     if waiters == '' then
       redis.call('HDEL', key, F.waiters)
     else
       redis.call('HSET', key, F.waiters, waiters)
     end
+    return true
   end
+  return false
 end
 
 local opened = {}
