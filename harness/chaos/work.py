@@ -150,6 +150,48 @@ def sent_away(id: str) -> list[str]:
     return [f"{id}-away-{n}" for n in range(AWAY)]
 
 
+HEARD = 20
+"""Messages of each channel."""
+HEARD_EACH = 15
+"""Messages of one run."""
+
+
+@app.workflow
+async def hearing(ctx: Context, numbers: int = 0, words: int = 0) -> str:
+    """Waits for two channels at a time, in runs that follow each other: what loses a race comes again, in order."""
+    if not numbers + words:
+        await ctx.detached(telling, ctx.info.id, id=teller_of(ctx.info.id))
+    while numbers + words < 2 * HEARD:
+        winner = await ctx.race(ctx.receive("number", int), ctx.receive("word", int))
+        expected = numbers if winner.index == 0 else words
+        if winner.value != expected:
+            return f"{winner.value} came instead of {expected}"
+        if winner.index == 0:
+            numbers += 1
+        else:
+            words += 1
+        if (numbers + words) % HEARD_EACH == 0:
+            ctx.continue_as_new(numbers, words)
+    return "all in order"
+
+
+def teller_of(id: str) -> str:
+    """Who sends to it. If a failover may lose what was confirmed, it is in the same partition: it loses the same."""
+    return f"{id}-teller" if reach.settings().min_replicas else f"{{{id}}}-teller"
+
+
+@app.workflow
+async def telling(ctx: Context, id: str) -> None:
+    """Sends from its commits and, with keys, as a client does."""
+    for n in range(HEARD):
+        await ctx.send(id, "number", n)
+        await ctx.run(send_word, id, n, retry=PATIENT)
+
+
+async def send_word(id: str, n: int) -> None:
+    await app.send(id, "word", n, key=f"word-{n}")
+
+
 seats = Limit("seats", per_key=SEATS, rate="20/s", burst=5, hold="life")
 
 
@@ -204,7 +246,10 @@ async def asks_briefly(ctx: Context, sought: str) -> str:
     return "gave up"
 
 
-WORKFLOWS = (napping, family, counting, trying, waiting, changing_its_mind, calling_others, sending_away, taking_a_seat)
+WORKFLOWS = (
+    *(napping, family, counting, trying, waiting, changing_its_mind, calling_others, sending_away),
+    *(taking_a_seat, hearing),
+)
 
 
 def id_of(shape: int, name: str, number: int) -> str:
@@ -219,7 +264,9 @@ def arguments_of(shape: int, id: str) -> tuple[str, ...]:
 
 def result_of(shape: int, id: str) -> str:
     """The result that a workflow must have."""
-    return ("rested", "190", "3 runs", "done", "an answer", f"{id} gives up", "28", "sent", "in time")[shape]
+    return ("rested", "190", "3 runs", "done", "an answer", f"{id} gives up", "28", "sent", "in time", "all in order")[
+        shape
+    ]
 
 
 def effects_of(shape: int, id: str) -> dict[str, int]:

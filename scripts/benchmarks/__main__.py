@@ -13,6 +13,7 @@ from rich.console import Console
 
 from durasleep.errors import DurasleepError
 from scripts.benchmarks import (
+    channels,
     cpu,
     fairness,
     fanout,
@@ -77,6 +78,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "priorities": priorities,
     "nodes": nodes,
     "wakeups": wakeups,
+    "channels": channels,
 }
 
 
