@@ -39,6 +39,7 @@ from durasleep.model import (
     Delivery,
     Disposition,
     Duration,
+    Place,
     PromiseId,
     Recording,
     State,
@@ -51,7 +52,7 @@ from durasleep.model import (
     owner_of,
     seconds_of,
 )
-from durasleep.protocol import audit, server, streams
+from durasleep.protocol import audit, journal, server, streams
 from durasleep.protocol import view as views
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
@@ -528,10 +529,6 @@ class _Called(NamedTuple):
     """That of its arguments, for its limit."""
 
 
-def _unanswered(id: str, timeout: Duration) -> str:
-    return f"{id} has not answered within {seconds_of(timeout):g} s; it has the message"
-
-
 def _absent(where: Sequence[Location]) -> set[int]:
     """The partitions that cannot be asked now."""
     return {number for number, location in enumerate(where) if not location.rests}
@@ -890,7 +887,7 @@ class Client(_Verbs):
             ending = await self._waiter.first(awaited, timeout, subscriptions)
             how = f": {ending.state}"
         except WaitTimeout:
-            raise TimedOut(_unanswered(id, timeout)) from None
+            raise await self._unanswered(id, timeout) from None
         except NotFound:  # one of them: an execution that has ended is not kept for ever
             ending, how = None, ""
         if ending is None or ending.id != reply_id:
@@ -898,8 +895,18 @@ class Client(_Verbs):
             if not ending.is_final:
                 raise Ended(f"{id} has ended without an answer{how}")
         if ending.state is State.TIMEDOUT:
-            raise TimedOut(_unanswered(id, timeout))
+            raise await self._unanswered(id, timeout)
         return ending
+
+    async def _unanswered(self, id: PromiseId, timeout: Duration) -> TimedOut:
+        """That there is no answer; and why, if a person has to look at the execution."""
+        text = f"{id} has not answered within {seconds_of(timeout):g} s; it has the message"
+        with suppress(DurasleepError):
+            store = await self._opened()
+            record = await store.call(journal.read_outcome(store.keys(id), id))
+            if record is not None and record.place is Place.HALTED:
+                text += f"; it is halted: {record.reason.partition(chr(10))[0]}"
+        return TimedOut(text)
 
     async def _message(
         self, options: CallOptions, id: str, channel: Channel[Any] | str, value: Any, start: Start | None

@@ -35,12 +35,16 @@ class StepProgress:
         return min(max(self.done / self.total, 0.0), 1.0)
 
 
+PROGRESS_TEXT_MAX = 255  # characters; the rest is cut off
+
+
 def progress_of(done: object, total: object, text: object) -> StepProgress:
     """What code says of itself; UsageError for what is no number or no text."""
     if not isinstance(text, str):
         raise UsageError(f"progress: text is {shown(text)}, and must be a text")
     number = _number(done, "done")
-    return StepProgress(number, None if total is None else _number(total, "total"), check_label(text))
+    line = "".join([letter if letter.isprintable() else " " for letter in text[:PROGRESS_TEXT_MAX]])  # only to be shown
+    return StepProgress(number, None if total is None else _number(total, "total"), line)
 
 
 def _number(value: object, what: str) -> float:

@@ -59,9 +59,10 @@ def send(
     ``inbox``.
     """
     memo, call = (f"i{call}", "") if key is None else (f"k{digest_of(channel, key)}", call)
-    words = "\t".join((channel, memo, call, reply or "", due or "", inbox))
     to = route("send", keys)
-    item = to.script.item(id=id, words=words, value=value)
+    item = to.script.item(
+        id=id, channel=channel, memo=memo, caller=call, reply=reply or "", due=due or "", inbox=inbox, value=value
+    )
     if start is not None:
         item += start.args[2:]  # all but their number and the id
         item[0] = str(len(item) - 1)

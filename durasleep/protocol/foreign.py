@@ -123,8 +123,9 @@ def pose(there: Keyspace, ask: Question, here: Keyspace) -> BatchItem[Any]:
     """Do what was asked for; a repeated question gets the same answer, see ``heard_of``."""
     if isinstance(ask, Message):
         to = route("send", there)
-        words = f"{ask.channel}\tx{waiter_of(ask, here)}\t\t\t\t"
-        item = to.script.item(id=ask.child_id, words=words, value=ask.value)
+        memo = f"x{waiter_of(ask, here)}"
+        nobody = {"caller": "", "reply": "", "due": "", "inbox": ""}
+        item = to.script.item(id=ask.child_id, channel=ask.channel, memo=memo, value=ask.value, **nobody)
         return BatchItem(to, item, lambda word: Heard(State.RESOLVED, word[:1]), len(ask.value))
     if isinstance(ask, Settlement):
         item = promises.settle(there, ask.child_id, ask.state, ask.value)

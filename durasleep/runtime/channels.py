@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from types import UnionType
 from typing import Any, Generic, TypeVar, overload
@@ -10,7 +11,7 @@ from typing import Any, Generic, TypeVar, overload
 from durasleep.channel import Channel, channel_of
 from durasleep.codec import Codec
 from durasleep.codec.messages import encode_message
-from durasleep.errors import TimedOut
+from durasleep.errors import TimedOut, UsageError
 from durasleep.model import (
     Delivery,
     Due,
@@ -26,10 +27,12 @@ from durasleep.model import (
     check_id,
     due_in,
 )
-from durasleep.runtime.event_loop import WorkflowFuture
+from durasleep.runtime.event_loop import CallNumbers, WorkflowFuture
 from durasleep.runtime.journal import DurableFuture, Journal
 
 T = TypeVar("T")
+
+logger = logging.getLogger("durasleep.runtime")
 
 # The journal's private parts are not for users.
 # pyright: reportPrivateUsage=false
@@ -63,10 +66,11 @@ class ChannelCalls:
         Anybody sends it by the id of this execution, before or after this call: ``app.send``, ``ctx.send``. Each
         message is received once, in the order of their coming. Raises TimedOut when ``timeout`` (seconds, a timedelta,
         or text such as ``"3d"``) has passed; 0 takes only what is there. By default it waits for ever. A call that is
-        canceled, such as the loser of a race, gives its message back. InvalidId for a bad name, UsageError if 256 calls
-        wait already.
+        canceled, such as the loser of a race, gives its message back. A message that does not fit ``type_hint`` is not
+        received: the log names it, and a sender that asks gets the error. InvalidId for a bad name, UsageError if 256
+        calls wait already.
         """
-        future: DurableFuture[Any] = DurableFuture(loop=self._journal.loop)
+        future: Receive[Any] = Receive(loop=self._journal.loop)
         return self._receive(future, channel, type_hint, timeout)
 
     @overload
@@ -92,16 +96,17 @@ class ChannelCalls:
         return Messages(self, name, type_hint, None if timeout is None else due_in(timeout, "timeout"))
 
     def _receive(
-        self, future: DurableFuture[Any], channel: Channel[Any] | str, type_hint: Any, timeout: Duration | None
+        self, future: Receive[Any], channel: Channel[Any] | str, type_hint: Any, timeout: Duration | None
     ) -> DurableFuture[Any]:
         name, type_hint = channel_of(channel, type_hint)
         due = None if timeout is None else due_in(timeout, "timeout")
         return self._ask_for(future, name, type_hint, due)
 
-    def _ask_for(self, future: DurableFuture[Any], name: str, type_hint: Any, due: Due | None) -> DurableFuture[Any]:
+    def _ask_for(self, future: Receive[Any], name: str, type_hint: Any, due: Due | None) -> DurableFuture[Any]:
         journal = self._journal
         if not journal.loop.evicting:
             journal.check_receive()
+        future.begin(journal, due)
         journal.call_channel(future, Kind.RECEIVE, name, type_hint, lambda number: StartReceive(number, name, due))
         return future
 
@@ -142,17 +147,89 @@ class ChannelCalls:
         return self._settle(future, check_id(id), value, error)
 
     def _settle(
-        self, future: DurableFuture[bool], target: PromiseId, value: object, error: BaseException | None
+        self,
+        future: DurableFuture[bool],
+        target: PromiseId,
+        value: object,
+        error: BaseException | None,
+        what: str = "",
     ) -> DurableFuture[bool]:
         codec = self._codec
 
         def make(number: Number) -> SettlePromise:
             if error is not None:
                 return SettlePromise(number, target, State.REJECTED, codec.encode_error(error))
-            return SettlePromise(number, target, State.RESOLVED, codec.encode(value, f"value for {target}"))
+            return SettlePromise(number, target, State.RESOLVED, codec.encode(value, what or f"value for {target}"))
 
         self._journal.call_channel(future, Kind.SETTLE, "", None, make)
         return future
+
+
+class _Unheard:
+    """Nobody hears how this settles."""
+
+    def deliver(self, entry: Entry) -> None:
+        """Nothing."""
+
+
+_UNHEARD = _Unheard()
+
+
+class Receive(DurableFuture[T]):
+    """A receive. What does not fit its type is not received: a sender that asks gets the error as entry n.1, and the
+    next message is asked for as the next such entry. A journal that has that entry says that the message was refused,
+    whatever fits today's code.
+    """
+
+    __slots__ = ("_current", "_deadline", "_refusals")
+    _current: Number
+    """The entry it waits for now; empty for the first one."""
+    _deadline: Due | None
+    """Until when further messages may come."""
+    _refusals: CallNumbers | None
+
+    def begin(self, journal: Journal, due: Due | None) -> None:
+        """It is going to be asked for, with this timeout."""
+        self._current = Number("")
+        self._refusals = None
+        self._deadline = due if due in (None, "+0") else Due(f"={journal.loop.now_ms + int(due)}")
+
+    def deliver(self, entry: Entry) -> None:
+        """Complete, or ask for the next message."""
+        journal = self._journal
+        is_message = entry.state is State.RESOLVED and not self.done()
+        if is_message and journal is not None and journal.knows(self._upcoming):
+            self._refuse(journal, entry, UsageError("it was refused before"))
+        else:
+            super().deliver(entry)
+
+    @property
+    def _upcoming(self) -> Number:
+        """The next entry that a refusal makes."""
+        return Number(f"{self.number}.1") if self._refusals is None else self._refusals.upcoming
+
+    def _take_back(self, journal: Journal) -> None:
+        journal.cancel(self._current or self.number, self._kind, self._name)
+
+    def _refuse(self, journal: Journal, entry: Entry, misfit: Exception) -> None:
+        name, deadline, codec = self._name, self._deadline, journal.codec
+        text = f"channel {name!r} of {journal.owner} takes no such message: {misfit}"
+        if self._refusals is None:
+            self._refusals = CallNumbers(f"{self.number}.")
+        number = self._refusals.next()
+        if not journal.knows(number) and not journal.loop.is_shadow:
+            logger.warning("%s: it was not received", text)
+        if reply_id := PromiseId(entry.child_id):
+            journal.ask_channel(
+                number,
+                Kind.SETTLE,
+                "",
+                _UNHEARD,
+                lambda number: SettlePromise(number, reply_id, State.REJECTED, codec.encode_error(UsageError(text))),
+            )
+            number = self._refusals.next()
+        self._current = number
+        journal.ask_channel(number, Kind.RECEIVE, name, self, lambda number: StartReceive(number, name, deadline))
 
 
 class Message(Generic[T]):
@@ -165,6 +242,9 @@ class Message(Generic[T]):
         self._reply_id = reply_id
         self.value: T = value
         """Its value."""
+
+    def __repr__(self) -> str:
+        return f"Message({self.value!r})"
 
     @property
     def wants_reply(self) -> bool:
@@ -184,7 +264,7 @@ class Message(Generic[T]):
             unheard.set_result(False)
             return unheard
         answer = Answer(loop=journal.loop)
-        self._calls._settle(answer, PromiseId(self._reply_id), value, error)
+        self._calls._settle(answer, PromiseId(self._reply_id), value, error, "the reply to a message")
         return answer
 
 
@@ -224,7 +304,7 @@ class Messages(Generic[T]):
         return future
 
 
-class NextMessage(DurableFuture[Message[T]]):
+class NextMessage(Receive[Message[T]]):
     """A receive whose result is the message itself."""
 
     __slots__ = ("calls", "reply_id")

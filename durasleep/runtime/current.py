@@ -107,7 +107,8 @@ def progress(done: float, total: float | None = None, text: str = "") -> None:
             upload(file)
 
     Without a ``total`` only the number is shown. It is sent as ``publish`` sends values, and ``durasleep rpc`` shows it
-    as a bar. Raises UsageError anywhere else than in a task or step, and for what is no number or no short text.
+    as a bar. ``text`` is cut to 255 characters. Raises UsageError anywhere else than in a task or step, and for what is
+    no number or no text.
     """
     _attempt("progress").publish({}, progress_of(done, total, text))
 
@@ -115,7 +116,10 @@ def progress(done: float, total: float | None = None, text: str = "") -> None:
 def _attempt(verb: str) -> Attempt:
     call = inside()
     if call is None or call[3] is None:
-        raise UsageError(f"durasleep.{verb}() works only in tasks and steps: in a workflow, use ctx.publish(...)")
+        raise UsageError(
+            f"durasleep.{verb}() works only in tasks and steps: in a workflow, use ctx.publish(...); a thread that "
+            "your code has started must run in a copy of the context, `contextvars.copy_context().run(...)`"
+        )
     return call[3]
 
 

@@ -146,6 +146,10 @@ class DurableFuture(WorkflowFuture[T]):
     def _take_back(self, journal: Journal) -> None:
         journal.cancel(self.number, self._kind, self._name)
 
+    def _refuse(self, journal: Journal, entry: Entry, misfit: Exception) -> None:
+        """The value does not fit. That is no error of the awaited call: corrected code can read it."""
+        journal.halt_unread(entry, misfit)
+
     @property
     def is_unawaited(self) -> bool:
         """Whether nobody awaits it now, although its kind has no effect without a waiter."""
@@ -170,8 +174,8 @@ class DurableFuture(WorkflowFuture[T]):
                 self.set_exception(error)
                 return
             value = _result_of(entry, journal.codec, self._type_hint, self)
-        except (CorruptData, UsageError) as misfit:  # not an error of the awaited call: corrected code can read it
-            journal.halt_unread(entry, misfit)
+        except (CorruptData, UsageError) as misfit:
+            self._refuse(journal, entry, misfit)
             return
         self.set_result(value)
 
@@ -431,6 +435,10 @@ class Journal:
             )
             return
 
+    def knows(self, number: Number) -> bool:
+        """Whether the loaded journal has this entry."""
+        return number in self._entries
+
     # -- what the code asks for
 
     def call(
@@ -575,6 +583,13 @@ class Journal:
         number = self.enter(future, kind, name, type_hint, make, given_id)
         if future._journal is not None:
             self.channels[number] = kind
+
+    def ask_channel(
+        self, number: Number, kind: Kind, name: str, asked: _Awaiting, make: Callable[[Number], Op]
+    ) -> None:
+        """The same for an entry whose number is known."""
+        self.ask(number, kind, name, asked, make)
+        self.channels[number] = kind
 
     @property
     def is_sending(self) -> bool:

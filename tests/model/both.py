@@ -204,7 +204,8 @@ class Both:
         if item.sender is None:
             return call
         args = list(call.args)
-        args[2] = f"{item.channel}\tx{_line(item.sender)}\t\t\t\t"
+        args[1 + call.script.item_names.index("memo")] = f"x{_line(item.sender)}"
+        args[1 + call.script.item_names.index("caller")] = ""
         return msgspec.structs.replace(call, args=args)
 
     def control(self, items: Sequence[tuple[str, str, str]]) -> None:

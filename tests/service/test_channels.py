@@ -25,6 +25,7 @@ from durasleep import (
     Settings,
     StoreUnavailable,
     TimedOut,
+    UsageError,
 )
 from durasleep.client.client import store_of
 from durasleep.protocol.script import Value
@@ -299,11 +300,11 @@ async def test_lost_answers_send_nothing_twice(shop: Durasleep, monkeypatch: pyt
         await shop.rpc("sum", counter)
         link = await link_of(shop)
         exchange = link.exchange
-        lost: set[str] = set()
+        lost: set[tuple[Value, Value]] = set()
 
         async def lose_each_first_answer(calls: Sequence[Sequence[Value]], **options: Any) -> list[Any]:
             replies = await exchange(calls, **options)
-            sent = {value for call in calls for value in call if isinstance(value, str) and value.startswith("add\t")}
+            sent = {(call[n + 1], call[n + 2]) for call in calls for n, value in enumerate(call) if value == "add"}
             if sent - lost:
                 lost.update(sent)
                 raise StoreUnavailable("the answer is lost")
@@ -353,3 +354,39 @@ async def _is_sent(app: Durasleep) -> bool:
         return await app.send("a", "item", 1, start=(sleeper, 1)) == "stored"
     except NotAllowed:
         return False
+
+
+async def test_a_message_of_the_wrong_type_stops_nothing(shop: Durasleep, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where every wake-up is a replay; its sender hears it, if it asks."""
+
+    async def adding(ctx: Context) -> int:
+        total = 0
+        async for message in ctx.messages("add", int):
+            total += message.value
+            await message.reply(total)
+            if total >= 10:
+                break
+        return total
+
+    shop.workflow(adding)
+    async with serving(shop):
+        handle = await shop.rpc("a", adding)
+        assert await shop.ask("a", "add", 3, timeout=20) == 3
+        await shop.send("a", "add", "three")
+        with pytest.raises(UsageError, match=r"channel 'add' of a takes no such message: .*int"):
+            await shop.ask("a", "add", {"three": 3}, timeout=20)
+        assert await shop.ask("a", "add", 4, timeout=20) == 7
+        await shop.send("a", "add", 3)
+        assert await handle.result(20) == 10
+    assert caplog.text.count("it was not received") == 2
+    assert (await shop.fsck()).is_clean
+
+
+async def test_whoever_asks_one_that_is_halted_hears_why_there_is_no_answer(shop: Durasleep) -> None:
+    async with serving(shop):
+        await shop.rpc("a", counter)
+        await until(shop, "a", "suspended")
+        await shop.halt("a", reason="to be looked at")
+        with pytest.raises(TimedOut, match=r"a has not answered within 0.1 s; it has the message; it is halted: to be"):
+            await shop.ask("a", "add", 1, timeout=0.1)
+        await shop.cancel("a", force=True)

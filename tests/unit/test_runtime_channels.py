@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from durasleep import Channel, Ended, MailboxFull, TimedOut, UsageError
 from durasleep.model import (
     CancelEntry,
@@ -217,3 +219,70 @@ def test_a_message_that_does_not_fit_its_channel_is_not_sent() -> None:
 
     text = unwrap(activation_of(sending).start([]))
     assert text.startswith("channel 'entry' takes no such message: ")
+
+
+# -- what does not fit
+
+
+def waiting_for_numbers(type_hint: Any) -> Any:
+    async def waiting(ctx: Context) -> Any:
+        first = await ctx.receive("a", type_hint, timeout="1h")
+        await ctx.sleep(5)
+        return first
+
+    return waiting
+
+
+def test_a_message_that_does_not_fit_is_not_received_and_whoever_asked_hears_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    activation = activation_of(waiting_for_numbers(int))
+    activation.start([])
+    progress = activation.feed([received("1", "a", "text", 1, reply="ask-1")])
+    answer, again = progress.ops
+    assert isinstance(answer, SettlePromise)
+    assert (answer.number, answer.target, answer.state) == ("1.1", "ask-1", State.REJECTED)
+    assert "takes no such message" in str(CODEC.decode_error(answer.payload))
+    assert again == StartReceive(Number("1.2"), "a", Due(f"={CREATED_MS + 3_600_000}")), "with the time that is left"
+    assert "channel 'a' of order-1 takes no such message" in caplog.text
+    progress = activation.feed([heard("1.1", Kind.SETTLE, 2, b"1"), received("1.2", "a", 7, 3)])
+    assert progress.outcome is None
+    assert unwrap(activation.feed([Entry(Number("2"), Kind.TIMER, State.RESOLVED, "", CREATED_MS + 9)])) == 7
+
+
+def test_what_was_refused_once_is_refused_in_every_replay_whatever_fits_today() -> None:
+    journal = [
+        received("1", "a", "text", 1),
+        received("1.1", "a", "more", 2, reply="ask-1"),
+        heard("1.2", Kind.SETTLE, 3, b"1"),
+        received("1.3", "a", 7, 4),
+    ]
+    for type_hint in (int, int | str):
+        activation = activation_of(waiting_for_numbers(type_hint))
+        progress = activation.start(journal)
+        assert progress.outcome is None, progress.outcome
+        assert [op.number for op in progress.ops] == ["2"]
+
+
+def test_a_receive_that_has_refused_messages_is_canceled_as_any_other() -> None:
+    async def racing(ctx: Context) -> int:
+        winner = await ctx.race(ctx.receive("a", int), ctx.receive("b", int))
+        await ctx.sleep(5)
+        return winner.index
+
+    activation = activation_of(racing)
+    activation.start([])
+    activation.feed([received("1", "a", "text", 1)])
+    progress = activation.feed([received("2", "b", 5, 2)])
+    assert CancelEntry(Number("1.1"), Kind.RECEIVE, "a") in progress.ops
+
+
+def test_a_loop_over_messages_goes_on_behind_what_does_not_fit() -> None:
+    async def adding(ctx: Context) -> int:
+        return sum([message.value async for message in ctx.messages("a", int, timeout=5)])
+
+    activation = activation_of(adding)
+    activation.start([])
+    activation.feed([received("1", "a", "text", 1)])
+    activation.feed([received("1.1", "a", 7, 2)])
+    assert unwrap(activation.feed([Entry(Number("2"), Kind.RECEIVE, State.TIMEDOUT, "a", CREATED_MS + 9)])) == 7

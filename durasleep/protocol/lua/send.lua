@@ -1,19 +1,16 @@
 -- Sends messages to executions: to the code that waits for one, else into the mailbox.
+-- `memo` remembers the message: a letter and a key, call or waiter, see mailbox.lua.
 -- An item with more values begins the execution first, if there is none: `words`, arguments and key as in create.lua.
 -- `reply` is the id of a promise that is made to wait for an answer, until `due`, in the inbox of whoever asks.
 -- Answers per item: "delivered" or "stored"; "duplicate" if another call has sent a message with this key; and if there
 -- is a reply, all that create.lua answers of it.
 -- @include keys
 -- @include find
--- @include shared_words
 -- @include each_item
 -- @include at_end
 -- @include mailbox
 -- @include full
 local REPLY_KEPT_MS = '90000' -- whoever asks reads it at once, or is gone
-
--- channel, memo, call, reply, due, inbox; the memo is a letter and what is remembered, see mailbox.lua
-local read_send = reader_of('^([^\t]*)\t([kix][^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$')
 
 local begun
 
@@ -29,7 +26,7 @@ local function beginning()
     if is_full and redis.call('EXISTS', promise_prefix .. id) == 0 then
       error('FULL Redis has reached its maxmemory: ' .. id .. ' was not started', 0)
     end
-    local words, args, idempotency_key = unpack(ARGV, at + 4, at + 6)
+    local words, args, idempotency_key = unpack(ARGV, at + 9, at + 11)
     local answered = begin(id, words, args, idempotency_key)
     if answered[1] == 'dropped' then
       error('LIMIT_FULL the limit of its function has no room for another one to wait: ' .. id .. ' was not started', 0)
@@ -78,34 +75,33 @@ local function prepare(record, id, channel, value, memo, call)
 end
 
 local function send(at, size)
-  local id, words, value = unpack(ARGV, at + 1, at + 3)
-  local channel, memo, call, reply, due, inbox = read_send(words)
+  local id, channel, memo, caller, reply, due, inbox, value = unpack(ARGV, at + 1, at + 8)
   local asked = reply ~= '' and load(reply)
-  if asked then return beginning().ask_again(asked, load(id), inbox, mailbox.answered_before(id, memo, call)) end
+  if asked then return beginning().ask_again(asked, load(id), inbox, mailbox.answered_before(id, memo, caller)) end
   if reply ~= '' then
     beginning().check_due(due)
     if is_full then error('FULL Redis has reached its maxmemory: it takes no message for ' .. id, 0) end
   end
   local record = load(id, { F.receives })
-  if size > 3 and not record then
-    local before = mailbox.answered_before(id, memo, call) -- it has begun, ended and expired since
+  if size > 8 and not record then
+    local before = mailbox.answered_before(id, memo, caller) -- it has begun, ended and expired since
     if before then return before end
   end
-  if size > 3 then
+  if size > 8 then
     check_type(near(NEAR.mail .. id), 'hash')
     beginning().begin_first(id, at)
     record = load(id, { F.receives })
   end
   if record then receives.keep(record, record.known[F.receives]) end
-  local ok, box, word = pcall(prepare, record, id, channel, value, memo, call)
+  local ok, box, word = pcall(prepare, record, id, channel, value, memo, caller)
   if not ok then
     if string.sub(memo, 1, 1) == 'x' then mailbox.note_refusal(id, memo, box) end
     error(text_of(box), 0)
   end
   if not box then return word end
-  if reply == '' then return mailbox.send(box, reply, value, memo, call) end
+  if reply == '' then return mailbox.send(box, reply, value, memo, caller) end
   local made = beginning().make_reply(reply, due, inbox, record)
-  return { mailbox.send(box, reply, value, memo, call), made }
+  return { mailbox.send(box, reply, value, memo, caller), made }
 end
 
 local answers = each_item(1, send)

@@ -154,10 +154,9 @@ do
       local bytes = box.bytes + #value
       local has_room = box.count < LIMIT.mailbox_max and (box.count == 0 or bytes <= LIMIT.mailbox_bytes_max)
       if not has_room then
-        error(
-          'MAILBOX_FULL ' .. record.id .. ' has ' .. box.count .. ' unread messages with ' .. box.bytes .. ' bytes',
-          0
-        )
+        local has = record.id .. ' has ' .. box.count .. ' unread messages with ' .. box.bytes .. ' bytes'
+        local most = ', and takes at most ' .. LIMIT.mailbox_max .. ' with ' .. LIMIT.mailbox_bytes_max
+        error('MAILBOX_FULL ' .. has .. most, 0)
       end
     end
     return box
