@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("durasleep.runtime")
 
+LATEST_MS = 1_000  # after the beginning of its execution: an entry that began earlier does not say when
+
 # The journal's private parts are not for users.
 # pyright: reportPrivateUsage=false
 
@@ -45,6 +47,7 @@ class ChannelCalls:
 
     _codec: Codec
     _journal: Journal
+    info: Any
 
     @overload
     def receive(self, channel: Channel[T], /, *, timeout: Duration | None = None) -> DurableFuture[T]: ...
@@ -106,7 +109,7 @@ class ChannelCalls:
         journal = self._journal
         if not journal.loop.evicting:
             journal.check_receive()
-        future.begin(journal, due)
+        future.begin(self.info.incarnation, due)
         journal.call_channel(future, Kind.RECEIVE, name, type_hint, lambda number: StartReceive(number, name, due))
         return future
 
@@ -181,18 +184,19 @@ class Receive(DurableFuture[T]):
     whatever fits today's code.
     """
 
-    __slots__ = ("_current", "_deadline", "_refusals")
+    __slots__ = ("_current", "_due", "_incarnation", "_refusals")
     _current: Number
     """The entry it waits for now; empty for the first one."""
-    _deadline: Due | None
-    """Until when further messages may come."""
+    _due: Due | None
+    _incarnation: int
     _refusals: CallNumbers | None
 
-    def begin(self, journal: Journal, due: Due | None) -> None:
+    def begin(self, incarnation: int, due: Due | None) -> None:
         """It is going to be asked for, with this timeout."""
         self._current = Number("")
         self._refusals = None
-        self._deadline = due if due in (None, "+0") else Due(f"={journal.loop.now_ms + int(due)}")
+        self._due = due
+        self._incarnation = incarnation
 
     def deliver(self, entry: Entry) -> None:
         """Complete, or ask for the next message."""
@@ -212,7 +216,7 @@ class Receive(DurableFuture[T]):
         journal.cancel(self._current or self.number, self._kind, self._name)
 
     def _refuse(self, journal: Journal, entry: Entry, misfit: Exception) -> None:
-        name, deadline, codec = self._name, self._deadline, journal.codec
+        name, codec = self._name, journal.codec
         text = f"channel {name!r} of {journal.owner} takes no such message: {misfit}"
         if self._refusals is None:
             self._refusals = CallNumbers(f"{self.number}.")
@@ -228,8 +232,11 @@ class Receive(DurableFuture[T]):
                 lambda number: SettlePromise(number, reply_id, State.REJECTED, codec.encode_error(UsageError(text))),
             )
             number = self._refusals.next()
-        self._current = number
-        journal.ask_channel(number, Kind.RECEIVE, name, self, lambda number: StartReceive(number, name, deadline))
+        if not self._current and self._due is not None and self._due != "+0":
+            began_ms = self._incarnation + (entry.begun_ms or LATEST_MS)
+            self._due = Due(f"={began_ms + int(self._due)}")  # as it was asked for first, and never earlier
+        due, self._current = self._due, number
+        journal.ask_channel(number, Kind.RECEIVE, name, self, lambda number: StartReceive(number, name, due))
 
 
 class Message(Generic[T]):

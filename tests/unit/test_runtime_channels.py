@@ -243,7 +243,9 @@ def test_a_message_that_does_not_fit_is_not_received_and_whoever_asked_hears_why
     assert isinstance(answer, SettlePromise)
     assert (answer.number, answer.target, answer.state) == ("1.1", "ask-1", State.REJECTED)
     assert "takes no such message" in str(CODEC.decode_error(answer.payload))
-    assert again == StartReceive(Number("1.2"), "a", Due(f"={CREATED_MS + 3_600_000}")), "with the time that is left"
+    assert again == StartReceive(Number("1.2"), "a", Due(f"={7 + 1000 + 3_600_000}")), (
+        "until the same time, and never earlier"
+    )
     assert "channel 'a' of order-1 takes no such message" in caplog.text
     progress = activation.feed([heard("1.1", Kind.SETTLE, 2, b"1"), received("1.2", "a", 7, 3)])
     assert progress.outcome is None

@@ -697,12 +697,12 @@ function seldom()
   function apply.receive(record, op)
     local number, channel, due = unpack(ARGV, op + 2, op + 4)
     if raw_of(record, number) then return end
-    local entry = { kind = KIND.receive, state = STATE.pending, name = channel }
+    local entry = { kind = KIND.receive, state = STATE.pending, name = channel, due = begin_of(record) }
     local reply, value = mailbox.take(record, channel)
     entry.child_id = reply
     if reply then return journal(record, number, entry, STATE.resolved, value) end
     if due == '+0' then return journal(record, number, entry, STATE.timedout, '') end
-    entry.stamp = begin_of(record)
+    entry.stamp, entry.due = entry.due, ''
     if due ~= '' then
       entry.due = int(due_at(due))
       set_timer(record.id .. '~' .. number, tonumber(entry.due))

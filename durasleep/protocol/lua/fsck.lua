@@ -416,7 +416,7 @@ end
 local function check_extras(record)
   if not extras.has(record, 'v') or redis.call('EXISTS', near(NEAR.view .. record.id)) == 1 then return end
   found('view', record.id, 'refers to what it publishes, but there is nothing', function()
-    extras.strike_view(record.key)
+    extras.remove(record, 'v')
   end)
 end
 

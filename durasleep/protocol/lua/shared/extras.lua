@@ -81,13 +81,15 @@ do
     return true
   end
 
-  -- There is nothing in its view any more.
-  function extras.strike_view(owner)
-    local letters = string.gsub(redis.call('HGET', owner, F.extras) or '', 'v', '')
-    if letters ~= '' then
-      redis.call('HSET', owner, F.extras, letters)
+  -- It has this no longer. Written at once.
+  function extras.remove(record, letter)
+    if not extras.has(record, letter) then return end
+    record.extras = string.gsub(record.extras, letter, '')
+    if record.extras == '' then
+      redis.call('HDEL', record.key, F.extras)
+      record.extras = false
     else
-      redis.call('HDEL', owner, F.extras)
+      redis.call('HSET', record.key, F.extras, record.extras)
     end
   end
 
@@ -104,19 +106,7 @@ do
     end
     redis.call('HDEL', key, VIEW.watchers)
     if redis.call('EXISTS', key) == 1 then return end
-    extras.strike_view(promise_prefix .. id)
-  end
-
-  -- It has this no longer. Written at once.
-  function extras.remove(record, letter)
-    if not extras.has(record, letter) then return end
-    record.extras = string.gsub(record.extras, letter, '')
-    if record.extras == '' then
-      redis.call('HDEL', record.key, F.extras)
-      record.extras = false
-    else
-      redis.call('HSET', record.key, F.extras, record.extras)
-    end
+    extras.remove({ key = promise_prefix .. id }, 'v')
   end
 
   -- How many messages its code has never got. `record.unread` says it to whoever ends it.

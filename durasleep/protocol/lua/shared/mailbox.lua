@@ -39,9 +39,9 @@ do
     end
     local count, bytes, keys, calls, lines = string.match(v[1] or '0 0 0 0 0', NUMBERS)
     local is_ours = extras.has(record, 'm')
-    if count and not is_ours then
+    if count and not is_ours then -- of another execution
       count, bytes, keys, calls, v[2] = '0', '0', '0', '0', false
-    end -- of another execution
+    end
     local head, tail = string.match(v[2] or '0 0', '^(%-?%d+) (%-?%d+)$')
     if not (count and head) then error('CORRUPT ' .. key .. ' is not a mailbox of ours', 0) end
     return {
@@ -162,7 +162,7 @@ do
     return box
   end
 
-  -- The same of an execution that has ended since, or is gone.
+  -- What was answered before by an execution that has ended since, or is gone.
   function mailbox.answered_before(id, memo, call)
     local key = near(NEAR.mail .. id)
     local known = is_a(key, 'hash') and redis.call('HGET', key, memo)

@@ -2,9 +2,8 @@
 -- @include in_chunks
 
 -- A loaded promise is a table: its fields by name, and the changes to write. `save` drops fields before it sets others,
--- so a field that was put is not dropped in the same save; it writes `unseen` and `receives` only if they have
--- changed. A table that
--- nobody needs is not made.
+-- so a field that was put is not dropped in the same save; it writes `unseen` and `receives` only if they have changed.
+-- A table that nobody needs is not made.
 
 local function put(record, field, value)
   local sets = record.sets
