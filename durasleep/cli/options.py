@@ -9,6 +9,8 @@ import typer
 from durasleep.query.statuses import STATUSES
 
 _FILTER = "Filter"
+ANY_WORKER = "poll://any@workers"
+"""The target of calls that name none."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UrlOption = Annotated[

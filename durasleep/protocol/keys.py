@@ -62,6 +62,7 @@ F = {
     "settled": "z",
     "cursor": "cc",  # how far the closing of a large family has come
     "receives": "rc",  # the receives that wait, in the order of the calls: lines of number, tab and channel
+    "calls": "rm",  # calls without a key whose messages were delivered, each followed by a space; others: mailbox.lua
     "extras": "ex",  # what else there is of it: m for its mailbox, v for what it publishes, r for `receives`
     "checkpoint": "q",  # and the number of a step: what its attempts have kept for the next one
 }
@@ -230,6 +231,7 @@ LIMIT = {
     "receives_max": RECEIVES_MAX,
     "mailbox_max": 1000,  # unread messages of one execution
     "mailbox_bytes_max": 1 << 20,  # of them together
+    "calls_bytes_max": 64,  # of a field: with a longer one, Redis keeps the whole hash in a form three times as large
     "ring_max": 1000,  # keys of messages, and ids of calls without one, that a mailbox remembers
     "mail_told_ms": 10_000,  # a sender in another partition that has not heard by then is told again
     "mail_line_kept_ms": 60_000,  # after it has heard: longer than a relay holds a question

@@ -15,7 +15,7 @@ from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import Keyspace
 from durasleep.query.status import holders, status_of
-from durasleep.query.waiting_on import id_of, target_of
+from durasleep.query.waiting_on import began_ms, id_of, target_of
 
 NODES_MAX = 1_000  # in one tree: more than a screen can show
 DEPTH_MAX = 50
@@ -37,7 +37,7 @@ class Node:
     status: str
     """``queued``, ``running``, ``suspended``, ``delayed``, ``parked``, ``halted`` or ``done``."""
     created_at_ms: int | None
-    """When it was created, or when the call was made."""
+    """When it was created, or when the call was made; of a call that has settled, only if that is recorded."""
     due_at_ms: int | None
     """When it is due, or when its deadline passes."""
     settled_at_ms: int | None
@@ -147,13 +147,15 @@ def _node(record: PromiseRecord, worker: str | None) -> Node:
 def _leaf(owner: PromiseRecord, entry: Entry) -> Node:
     is_left = entry.state is State.PENDING and owner.state is not State.PENDING
     state = State.CANCELED if is_left else entry.state
+    # A begin in the first second is not recorded: near enough to say how long something waits, not how long it took.
+    is_known = entry.begun_ms > 0 or state is State.PENDING
     return Node(
         id=id_of(entry, owner.id),
         kind=entry.kind.value,
         name=entry.name,
         state=state.value,
         status="suspended" if state is State.PENDING else "done",
-        created_at_ms=None,
+        created_at_ms=began_ms(entry, owner) if is_known else None,
         due_at_ms=entry.due_ms or None,
         settled_at_ms=entry.stamp or (owner.settled_ms if is_left else 0) or None,
         reason=None,

@@ -249,6 +249,9 @@ def test_a_group_without_workers_is_named_while_it_waits(here: Terminal, quick: 
     done = quick(here, "rpc", "lonely", "greet", "Ada", "--target", "gpu", "--timeout", "1s")
     assert done.code == 3
     assert "group 'gpu' has no worker alive" in done.err
+    asked = quick(here, "ask", "lonely", "question", "--timeout", "1s")
+    assert asked.code == 3
+    assert "group 'gpu' has no worker alive" in asked.err
 
 
 def test_promises_are_settled_once_from_the_command_line(here: Terminal, quick: Quick) -> None:

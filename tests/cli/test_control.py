@@ -154,10 +154,10 @@ def test_a_tree_is_drawn_whole_where_there_is_no_screen(here: Terminal, quick: Q
         r"o-1  order  suspended  for \d+ m?s",
         r"├── o-1~1  step charge  resolved  at [\d:]{8}",
         r"├── o-1~2  sleep  (suspended|queued|running on w1)  for \d+ m?s",
-        r"│   └── o-1~2~1  timer nap  until [-\d]{10} [\d:.]{12} \(2 d \d h\)",
-        r"├── o-1~3  promise approval  pending",
-        r"├── o-1~4  timer grace  until .* \(59 min( \d+ s)?\)",
-        r"└── o-1~5  timer  until .* \(\d+ s\)",
+        r"│   └── o-1~2~1  timer nap  for \d+ m?s, until [-\d]{10} [\d:.]{12} \(2 d \d h\)",
+        r"├── o-1~3  promise approval  pending  for \d+ m?s",
+        r"├── o-1~4  timer grace  for \d+ m?s, until .* \(59 min( \d+ s)?\)",
+        r"└── o-1~5  timer  for \d+ m?s, until .* \(\d+ s\)",
     ]
     wait_for(lambda: status(here, quick, "o-1~2") == "suspended", "the child to sleep")
     shown = quick(here, "tree", "o-1").out.splitlines()

@@ -258,6 +258,38 @@ async def test_a_repeated_call_hears_what_it_was_answered_and_another_one_with_i
     await end(driver, "a")
 
 
+async def test_calls_whose_messages_are_delivered_need_a_mailbox_only_if_they_are_many(driver: Driver) -> None:
+    field = F["calls"].encode()
+    await driver.suspended("a", *(receive(str(number)) for number in range(1, 8)))
+    calls = [f"call-{number}-----" for number in range(7)]  # as long as those of clients
+    for number, call in enumerate(calls):
+        assert await word(driver.send("a", call=call)) == "delivered"
+        known = await driver.redis.hget(driver.keys.promise("a"), field)
+        assert len(known) <= LIMIT["calls_bytes_max"]
+        assert bool(await driver.mail("a")) is (number >= 5), "five fit into the field"
+    before = await driver.snapshot()
+    for call in calls:
+        assert await word(driver.send("a", call=call)) == "delivered"
+    assert await driver.snapshot() == before
+    assert await word(driver.send("a", call="another")) == "stored"
+    await end(driver, "a")
+
+
+@pytest.mark.parametrize("kept_ms", [0, 100, LIMIT["ended_mailbox_ms"]])
+async def test_a_repeated_call_hears_what_it_was_answered_also_after_the_end(driver: Driver, kept_ms: int) -> None:
+    await driver.create("a", retention_ms=kept_ms)
+    lease = await driver.take()
+    await driver.commit(lease, CommitAction.CONTINUE, receive("1"))
+    assert await word(driver.send("a", call="c")) == "delivered"
+    await driver.commit(lease, CommitAction.RESOLVE)
+    if kept_ms < LIMIT["ended_mailbox_ms"]:
+        await driver.redis.delete(driver.keys.promise("a"))
+    assert await word(driver.send("a", call="c")) == "delivered"
+    error = NotFound if kept_ms < LIMIT["ended_mailbox_ms"] else Ended
+    with pytest.raises(error):
+        await word(driver.send("a", call="d"))
+
+
 async def test_a_thousand_keys_and_a_thousand_calls_are_remembered(driver: Driver) -> None:
     await driver.suspended("a", StartTimer(Number("1"), "", FAR))
     await driver.send("a", call="before", key="before")

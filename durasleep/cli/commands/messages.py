@@ -8,12 +8,20 @@ import typer
 
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration
-from durasleep.cli.options import ByOption, FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
+from durasleep.cli.options import (
+    ANY_WORKER,
+    ByOption,
+    FsyncOption,
+    JsonOption,
+    NamespaceOption,
+    ReplicasOption,
+    UrlOption,
+)
 from durasleep.cli.output import console, json_values
 from durasleep.errors import DurasleepError, TimedOut, UsageError
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from collections.abc import Awaitable, Coroutine
 
     from durasleep.app import Durasleep
     from durasleep.client.client import Caller
@@ -115,14 +123,26 @@ def ask(
 
     async def do() -> int:
         async with client:
-            return await _ask(caller, id, channel, message, begin, limit, as_json)
+            asked = caller.ask(id, channel, message, timeout=limit, start=begin)
+            return await _answer(_shown(client, id, target, asked), id, channel, as_json)
 
     return asyncio.run(do())
 
 
-async def _ask(
-    caller: Caller, id: str, channel: str, message: object, begin: Any, limit: timedelta, as_json: bool
-) -> int:
+async def _shown(client: Durasleep, id: str, target: str | None, asked: Coroutine[Any, Any, Any]) -> Any:
+    """Wait for the answer; meanwhile a person sees what the execution waits for."""
+    import asyncio
+
+    from durasleep.cli.output.watch import Watch
+    from durasleep.model import parse_target
+
+    waiting = asyncio.ensure_future(asked)
+    with console.waiting(f"{id}: asked") as spinner:
+        await Watch(client, id, parse_target(target or ANY_WORKER), spinner).until(waiting)
+    return await waiting
+
+
+async def _answer(asked: Awaitable[Any], id: str, channel: str, as_json: bool) -> int:
     """Print the answer, or the error that was answered, which may be of any class."""
     import asyncio
 
@@ -130,8 +150,7 @@ async def _ask(
 
     code, answer, error, text = 0, None, None, ""
     try:
-        with console.waiting(f"{id}: asked"):
-            answer = await caller.ask(id, channel, message, timeout=limit, start=begin)
+        answer = await asked
     except TimedOut as late:
         code, error, text = _EXIT_WAITED, f"{late}", f"{late}"
     except asyncio.CancelledError:

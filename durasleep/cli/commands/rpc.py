@@ -13,9 +13,8 @@ import typer
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration
 from durasleep.cli.labels import read_labels
-from durasleep.cli.options import FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
+from durasleep.cli.options import ANY_WORKER, FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
 from durasleep.cli.output import console, json_values
-from durasleep.cli.output.watch import Watch
 from durasleep.errors import DurasleepError, WaitTimeout
 
 if TYPE_CHECKING:
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 _EXIT_WAITED = 3
-
-_FIRST_LOOK_S = 0.2  # most calls have ended by then
-_SHOW_S = 0.5  # the spinner shows seconds
 
 
 @address.explained
@@ -47,7 +43,7 @@ def rpc(
     ] = None,
     target: Annotated[
         str, typer.Option("--target", metavar="TARGET", help="The group or the worker that runs it.")
-    ] = "poll://any@workers",
+    ] = ANY_WORKER,
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="30s", help="Wait at most this long; the execution goes on.")
     ] = None,
@@ -140,18 +136,12 @@ async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedel
     """How it ended. Meanwhile a terminal shows what it waits for."""
     import asyncio
 
+    from durasleep.cli.output.watch import Watch
     from durasleep.client.client import ending_of
 
     waiting = asyncio.ensure_future(ending_of(client, id, limit))
     with console.waiting(f"{id}: started") as spinner:
-        watch = Watch(client, id, target, spinner)
-        try:
-            done, _ = await asyncio.wait({waiting}, timeout=_FIRST_LOOK_S)
-            while not done:
-                await watch.once()
-                done, _ = await asyncio.wait({waiting}, timeout=_SHOW_S)
-        finally:
-            waiting.cancel()  # after Ctrl-C nobody waits for it
+        await Watch(client, id, target, spinner).until(waiting)
     return waiting.result()
 
 

@@ -11,7 +11,7 @@ import typer
 
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration, parse_instant
-from durasleep.cli.options import ByOption, JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.options import ANY_WORKER, ByOption, JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def put(
     note: NoteOption = None,
     remaining: RemainingOption = None,
     paused: PausedOption = None,
-    target: TargetOption = "poll://any@workers",
+    target: TargetOption = ANY_WORKER,
     retention: RetentionOption = None,
     by: ByOption = None,
     as_json: JsonOption = False,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from durasleep.cli.output import console, views
 from durasleep.errors import DurasleepError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from durasleep.query.describe import Description
     from durasleep.query.view import View
 
+_FIRST_LOOK_S = 0.2  # most calls have ended by then
+_SHOW_S = 0.5  # the spinner shows seconds
 _LOOK_FIRST_S = 0.5  # between two looks
 _LOOK_MAX_S = 5.0  # between two looks at an execution that has waited long
 
@@ -33,6 +36,16 @@ class Watch:
         self._refresh_at = 0.0
         self._view: View | None = None
         self._view_at = 0.0
+
+    async def until(self, waiting: asyncio.Future[Any]) -> None:
+        """Show it until its caller need not wait any more; then nobody does, also after Ctrl-C."""
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=_FIRST_LOOK_S)
+            while not done:
+                await self.once()
+                done, _ = await asyncio.wait({waiting}, timeout=_SHOW_S)
+        finally:
+            waiting.cancel()
 
     async def once(self) -> None:
         """Show what it waits for; ask again if the last answer is old."""

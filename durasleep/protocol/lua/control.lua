@@ -178,6 +178,7 @@ local ENDED = {
   F.lacking,
   F.grown,
   F.receives,
+  F.calls,
   F.extras,
 }
 

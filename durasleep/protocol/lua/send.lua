@@ -12,6 +12,8 @@
 -- @include full
 local REPLY_KEPT_MS = '90000' -- whoever asks reads it at once, or is gone
 
+local SENT_TO = { F.receives, F.calls } -- what is loaded of it beside the record
+
 local begun
 
 -- To begin an execution or to ask for an answer takes many functions, and few messages do: they are made when the first
@@ -64,7 +66,7 @@ end
 -- What is to be sent, checked; or the word that was answered before.
 local function prepare(record, id, channel, value, memo, call)
   local is_pending = record and record.state == STATE.pending
-  local before = not is_pending and mailbox.answered_before(id, memo, call)
+  local before = not is_pending and mailbox.answered_before(record, id, memo, call)
   if before then return nil, before end
   mailbox.check(record, id)
   local box, word = mailbox.prepare(record, channel, value, memo, call)
@@ -77,20 +79,23 @@ end
 local function send(at, size)
   local id, channel, memo, caller, reply, due, inbox, value = unpack(ARGV, at + 1, at + 8)
   local asked = reply ~= '' and load(reply)
-  if asked then return beginning().ask_again(asked, load(id), inbox, mailbox.answered_before(id, memo, caller)) end
+  if asked then
+    local record = load(id, SENT_TO)
+    return beginning().ask_again(asked, record, inbox, mailbox.answered_before(record, id, memo, caller))
+  end
   if reply ~= '' then
     beginning().check_due(due)
     if is_full then error('FULL Redis has reached its maxmemory: it takes no message for ' .. id, 0) end
   end
-  local record = load(id, { F.receives })
+  local record = load(id, SENT_TO)
   if size > 8 and not record then
-    local before = mailbox.answered_before(id, memo, caller) -- it has begun, ended and expired since
+    local before = mailbox.answered_before(nil, id, memo, caller) -- it has begun, ended and expired since
     if before then return before end
   end
   if size > 8 then
     check_type(near(NEAR.mail .. id), 'hash')
     beginning().begin_first(id, at)
-    record = load(id, { F.receives })
+    record = load(id, SENT_TO)
   end
   if record then receives.keep(record, record.known[F.receives]) end
   local ok, box, word = pcall(prepare, record, id, channel, value, memo, caller)

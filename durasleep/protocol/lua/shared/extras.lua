@@ -120,13 +120,26 @@ do
     end
   end
 
+  -- The calls that its hash remembers are remembered for a minute, where the hash goes sooner.
+  local function keep_calls(record, key)
+    local keep_ms = tonumber(record.retention or '')
+    if not keep_ms or keep_ms < 0 or keep_ms >= LIMIT.ended_mailbox_ms then return end
+    local memos = {}
+    for call in string.gmatch(redis.call('HGET', record.key, F.calls) or '', '[^ ]+') do
+      memos[#memos + 1], memos[#memos + 2] = 'i' .. call, 'd'
+    end
+    if #memos == 0 then return end
+    redis.call('HSET', key, 'n', redis.call('HGET', key, 'n') or '0 0 0 0 0', unpack(memos))
+  end
+
   -- A mailbox goes with what is unread, a minute later: a call whose answer was lost must find it. One with lines of
   -- senders elsewhere goes when these have heard, see mailbox.lua.
   function extras.end_mailbox(record)
     local key = near(NEAR.mail .. record.id)
     if not is_a(key, 'hash') then return count_unread(record) end
+    keep_calls(record, key)
     local counts = redis.call('HGET', key, 'n')
-    count_unread(record, counts)
+    count_unread(record, extras.has(record, 'm') and counts) -- else it is what another execution has left
     if string.find(counts or '', ' 0$') then redis.call('PEXPIRE', key, LIMIT.ended_mailbox_ms) end
   end
 

@@ -12,6 +12,8 @@
 --   x<waiter>      a line: what was answered to an entry of another partition; with when it has heard that
 -- A sender elsewhere asks again until it has heard, and a late copy of its question may come after that. So its line is
 -- kept for a while, whatever becomes of the execution; the timer `<id>~mail` tells it again, and deletes it: see fire.lua.
+-- A message that is delivered at once needs no mailbox: the last few calls of such messages stand in field `calls` of the
+-- execution, which is written with the message. When the field is full, they go to the ring together.
 -- The mailbox of an execution that has ended is kept for a minute, for calls whose answers were lost. What another
 -- execution with this id finds of it, it deletes, all but the lines.
 local mailbox = {}
@@ -100,16 +102,24 @@ do
     box.count, box.bytes, box.is_moved = box.count + 1, box.bytes + #value, true
   end
 
+  -- The field `calls`, '' if there is none.
+  local function calls_of(record)
+    local calls = record.known[F.calls]
+    if calls == nil then calls = redis.call('HGET', record.key, F.calls) end
+    return calls or ''
+  end
+
+  local function is_delivered(record, memo)
+    local calls = calls_of(record)
+    if calls == '' or string.sub(memo, 1, 1) ~= 'i' then return false end
+    return string.find(' ' .. calls, ' ' .. string.sub(memo, 2) .. ' ', 1, true) ~= nil
+  end
+
   -- Remembers what was answered to this message: in a ring, whose oldest one goes; or until its sender has heard.
-  local function note_answer(box, memo, word, call)
+  local function note_in_ring(box, memo, answered)
     local kind = string.sub(memo, 1, 1)
-    add_field(box, memo, LETTERS[word] .. call)
-    if kind == 'x' then
-      box.lines = box.lines + 1
-      if box.lines == 1 then set_timer(box.record.id .. '~mail', now + LIMIT.mail_told_ms) end
-      return
-    end
     local ring = string.upper(kind)
+    add_field(box, memo, answered)
     local slot = ring .. int(box[ring] % LIMIT.ring_max)
     if box[ring] >= LIMIT.ring_max then
       local oldest = redis.call('HGET', box.key, slot)
@@ -117,6 +127,31 @@ do
     end
     add_field(box, slot, string.sub(memo, 2))
     box[ring] = box[ring] + 1
+  end
+
+  local function note_delivered(box, call)
+    local record = box.record
+    local calls = calls_of(record) .. call .. ' '
+    if #calls > LIMIT.calls_bytes_max then
+      for one in string.gmatch(calls, '[^ ]+') do
+        note_in_ring(box, 'i' .. one, LETTERS.delivered)
+      end
+      calls = ''
+    end
+    put_entry(record, F.calls, calls)
+  end
+
+  local function note_answer(box, memo, word, call)
+    local kind = string.sub(memo, 1, 1)
+    if kind == 'x' then
+      add_field(box, memo, LETTERS[word] .. call)
+      box.lines = box.lines + 1
+      if box.lines == 1 then set_timer(box.record.id .. '~mail', now + LIMIT.mail_told_ms) end
+    elseif kind == 'i' and box.number then
+      note_delivered(box, string.sub(memo, 2))
+    else
+      note_in_ring(box, memo, LETTERS[word] .. call)
+    end
   end
 
   -- Refuses an execution that takes no messages.
@@ -140,17 +175,27 @@ do
     return (by == call or string.sub(memo, 1, 1) == 'x') and WORDS[letter] or 'duplicate'
   end
 
+  -- Whether a message that is delivered neither changes a mailbox nor can be in its memory.
+  local function may_pass(record, memo)
+    if not memo then return true end
+    if string.sub(memo, 1, 1) ~= 'i' or extras.has(record, 'm') then return false end
+    return #calls_of(record) + #memo <= LIMIT.calls_bytes_max
+  end
+
   -- Prepares to send a message: finds everything that could make it fail, and writes nothing. `memo` remembers it: "k" and
   -- a key, "i" and a call, "x" and a waiter; nil if the script itself is not repeated. Answers what is to be sent, or the
   -- word that was answered before.
   function mailbox.prepare(record, channel, value, memo, call)
+    if memo and is_delivered(record, memo) then return nil, 'delivered' end
+    local number, entry = receives.first(record, channel)
+    if number and may_pass(record, memo) then return { record = record, number = number, entry = entry, sets = {} } end
     local box = open_box(record, channel, memo)
     if box.known then return nil, word_of(record.id, memo, box.known, call) end
     if memo and string.sub(memo, 1, 1) == 'x' and box.lines >= LIMIT.mail_lines_max then
       error('FULL ' .. record.id .. ' has answered ' .. LIMIT.mail_lines_max .. ' other partitions just now', 0)
     end
-    box.number, box.entry = receives.first(record, channel)
-    if not box.number then
+    box.number, box.entry = number, entry
+    if not number then
       local bytes = box.bytes + #value
       local has_room = box.count < LIMIT.mailbox_max and (box.count == 0 or bytes <= LIMIT.mailbox_bytes_max)
       if not has_room then
@@ -163,7 +208,8 @@ do
   end
 
   -- What was answered before by an execution that has ended since, or is gone.
-  function mailbox.answered_before(id, memo, call)
+  function mailbox.answered_before(record, id, memo, call)
+    if record and is_delivered(record, memo) then return 'delivered' end
     local key = near(NEAR.mail .. id)
     local known = is_a(key, 'hash') and redis.call('HGET', key, memo)
     return known and word_of(id, memo, known, call)

@@ -17,10 +17,15 @@ end
 
 function receives.add(record, number, channel)
   record.receives = receives.of(record) .. number .. '\t' .. channel .. '\n'
+  record.only_receive = nil
 end
 
 function receives.remove(record, number)
   local lines = receives.of(record)
+  if number == record.only_receive then
+    record.receives, record.only_receive = '', nil
+    return
+  end
   local first = string.find('\n' .. lines, '\n' .. number .. '\t', 1, true)
   if not first then return end
   local last = string.find(lines, '\n', first, true)
@@ -38,14 +43,24 @@ function receives.count(record)
   return count
 end
 
+local function fits(entry, channel)
+  return entry and entry.kind == KIND.receive and entry.state == STATE.pending and entry.name == channel
+end
+
 -- The number and entry of the first one for this channel; nil if none waits. A line whose entry does not wait any more
--- is passed over.
+-- is passed over. Mostly there is one.
 function receives.first(record, channel)
+  local only, its_channel = string.match(receives.of(record), '^([^\t]+)\t([^\n]+)\n$')
+  if only then
+    local entry = its_channel == channel and read_entry(raw_of(record, only))
+    if not fits(entry, channel) then return nil end
+    record.only_receive = only
+    return only, entry
+  end
   for number, name in string.gmatch(receives.of(record), '([^\t]+)\t([^\n]+)\n') do
     if name == channel then
       local entry = read_entry(raw_of(record, number))
-      local fits = entry and entry.kind == KIND.receive and entry.state == STATE.pending and entry.name == channel
-      if fits then return number, entry end
+      if fits(entry, channel) then return number, entry end
     end
   end
 end
