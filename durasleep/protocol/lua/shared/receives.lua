@@ -43,7 +43,7 @@ function receives.count(record)
   return count
 end
 
-local function waits_for(entry, channel)
+function receives.is_for(entry, channel)
   return entry and entry.kind == KIND.receive and entry.state == STATE.pending and entry.name == channel
 end
 
@@ -53,14 +53,14 @@ function receives.first(record, channel)
   local only, its_channel = string.match(receives.of(record), '^([^\t]+)\t([^\n]+)\n$')
   if only then
     local entry = its_channel == channel and read_entry(raw_of(record, only))
-    if not waits_for(entry, channel) then return nil end
+    if not receives.is_for(entry, channel) then return nil end
     record.only_receive = only
     return only, entry
   end
   for number, name in string.gmatch(receives.of(record), '([^\t]+)\t([^\n]+)\n') do
     if name == channel then
       local entry = read_entry(raw_of(record, number))
-      if waits_for(entry, channel) then return number, entry end
+      if receives.is_for(entry, channel) then return number, entry end
     end
   end
 end
