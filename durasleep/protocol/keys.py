@@ -62,7 +62,7 @@ F = {
     "settled": "z",
     "cursor": "cc",  # how far the closing of a large family has come
     "receives": "rc",  # the receives that wait, in the order of the calls: lines of number, tab and channel
-    "calls": "rm",  # calls without a key whose messages were delivered, each followed by a space; others: mailbox.lua
+    "calls": "rm",  # calls without a key whose messages were delivered, each with a line end; others: mailbox.lua
     "extras": "ex",  # what else there is of it: m for its mailbox, v for what it publishes, r for `receives`
     "checkpoint": "q",  # and the number of a step: what its attempts have kept for the next one
 }

@@ -745,6 +745,7 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         is_being_forked=text("reason") == FORKING,
         has_mailbox="m" in text("extras"),
         receives=tuple([(line.split("\t")[0], line.split("\t")[1]) for line in text("receives").splitlines()]),
+        calls=tuple(text("calls").splitlines()),
         journal=tuple(sorted(entries)),
     )
 

@@ -33,7 +33,7 @@ def _shown(box: Mailbox) -> dict[str, Any]:
     return {
         "unread": {channel: [(one.reply, one.text) for one in messages] for channel, messages in box.unread},
         "keys": [(digest_of(channel, key), f"{LETTER[word]}{call}") for channel, key, call, word in box.keys],
-        "calls": [(call, LETTER[word]) for call, word in box.calls],
+        "calls": sorted((call, LETTER[word]) for call, word in box.calls),
         "lines": lines,
         "expires": box.expires,
     }
@@ -42,7 +42,7 @@ def _shown(box: Mailbox) -> dict[str, Any]:
 def read_mailbox(raw: Mapping[bytes, bytes], *, is_owned: bool, expires: bool) -> dict[str, Any]:
     """A mailbox of a server."""
     fields = {name.decode(): value.decode() for name, value in raw.items()}
-    count, size, keys, calls, lines = map(int, fields["n"].split())
+    count, size, keys, ring, lines = map(int, fields["n"].split())
     unread: dict[str, list[tuple[str, bytes]]] = {}
     for name in fields if is_owned else ():
         if name[0] == "c":
@@ -51,13 +51,15 @@ def read_mailbox(raw: Mapping[bytes, bytes], *, is_owned: bool, expires: bool) -
             unread[name[1:]] = [(reply, text.encode()) for reply, _, text in texts]
     found = {name[1:]: value for name, value in fields.items() if name[0] == "x"}
     assert lines == len(found), f"{lines} lines are counted, and there are {found}"
+    calls = sorted((name[1:], value) for name, value in fields.items() if name[0] == "i")
+    assert {fields[f"I{n}"] for n in range(ring)} <= {call for call, _ in calls}
     texts = [text for its in unread.values() for _, text in its]
     assert not is_owned or (count, size) == (len(texts), sum(map(len, texts)))
     assert not is_owned or count == sum(name[0] == "m" for name in fields)
     return {
         "unread": unread,
         "keys": [(fields[f"K{n}"], fields[f"k{fields[f'K{n}']}"]) for n in range(keys)],
-        "calls": [(fields[f"I{n}"], fields[f"i{fields[f'I{n}']}"]) for n in range(calls)],
+        "calls": calls,
         "lines": found,
         "expires": expires,
     }

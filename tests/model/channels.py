@@ -49,6 +49,7 @@ class Channels(Gates):
 
     mailbox_max = LIMIT["mailbox_max"]
     ring_max = LIMIT["ring_max"]
+    calls_bytes_max = LIMIT["calls_bytes_max"]
 
     # -- rules; a test breaks each of them
 
@@ -81,6 +82,8 @@ class Channels(Gates):
     def word_of(self, item: Send) -> str:
         """What the sender of this very call was told, or "duplicate" if its key is known; "" for a new message."""
         box, promise = self.mail.get(item.id), self.promises.get(item.id)
+        if promise and not item.sender and not item.key and item.call in promise.calls:
+            return "delivered"
         if box is None:
             return ""
         if item.sender:
@@ -122,6 +125,10 @@ class Channels(Gates):
         """Who repeats a call hears the same after the end, too."""
         return box
 
+    def calls_after_the_end(self, calls: tuple[str, ...]) -> tuple[str, ...]:
+        """So it is with those that the execution itself remembers."""
+        return calls
+
     # -- taking in
 
     def mailbox(self, id: str) -> Mailbox:
@@ -161,11 +168,11 @@ class Channels(Gates):
         unread = dict(box.unread)
         if not number and sum(map(len, unread.values())) >= self.mailbox_max:
             raise Refused("MAILBOX_FULL")
-        self.open_mailbox(id)
         self.taken.append(Taken(id, channel, message.text))
         if number:
             self._hand_out(id, number, message)
             return DELIVERED
+        self.open_mailbox(id)
         self.put_unread(id, channel, (*unread.get(channel, ()), message))
         return STORED
 
@@ -176,6 +183,7 @@ class Channels(Gates):
 
     def put_back(self, id: str, channel: str, message: Message) -> None:
         """To the front: it was the oldest."""
+        self.open_mailbox(id)
         self.put_unread(id, channel, (message, *dict(self.mailbox(id).unread).get(channel, ())))
 
     def serve(self, id: str, channel: str) -> None:
@@ -217,6 +225,10 @@ class Channels(Gates):
         word = "delivered" if how == DELIVERED else "stored"
         if item.reply:
             self.make_reply(item)
+        if not item.sender and not item.key and how == DELIVERED:
+            self._note_delivered(item.id, item.call)
+            return word
+        self.open_mailbox(item.id)
         if item.sender:
             self._add_line(item.id, item.sender, word)
         elif item.key:
@@ -225,6 +237,16 @@ class Channels(Gates):
         else:
             self.put_mailbox(item.id, calls=_last((*self.mail[item.id].calls, (item.call, word)), self.ring_max))
         return word
+
+    def _note_delivered(self, id: str, call: str) -> None:
+        """The execution remembers the call; when it has too many, its mailbox does."""
+        calls = (*self.promises[id].calls, call)
+        if sum(len(one) + 1 for one in calls) > self.calls_bytes_max:
+            self.open_mailbox(id)
+            known = (*self.mail[id].calls, *[(one, "delivered") for one in calls])
+            self.put_mailbox(id, calls=_last(known, self.ring_max))
+            calls = ()
+        self.put(id, calls=calls)
 
     def _add_line(self, id: str, sender: Waiter, word: str) -> None:
         lines = self.mail.setdefault(id, Mailbox()).lines
@@ -260,7 +282,7 @@ class Channels(Gates):
         """What is unread goes; what repeated calls need is kept for a while."""
         promise = self.promises[id]
         self.close_books(id, promise)
-        self.put(id, receives=(), has_mailbox=False)
+        self.put(id, receives=(), has_mailbox=False, calls=self.calls_after_the_end(promise.calls))
         if not promise.has_mailbox:
             return
         box = self.mail[id]

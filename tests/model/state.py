@@ -114,6 +114,8 @@ class Promise(NamedTuple):
     """Also if that is empty: it was sent a message."""
     receives: tuple[tuple[str, str], ...] = ()
     """Those that wait for a message, the oldest first, each with its channel."""
+    calls: tuple[str, ...] = ()
+    """The last calls without a key whose messages were delivered; further ones are in its mailbox."""
     journal: tuple[tuple[str, Entry], ...] = ()
 
     @property

@@ -49,6 +49,7 @@ class WithMessagesGivenBackToTheEnd(Scripts):
     """What is given back comes behind all others."""
 
     def put_back(self, id: str, channel: str, message: Message) -> None:
+        self.open_mailbox(id)
         self.put_unread(id, channel, (*dict(self.mailbox(id).unread).get(channel, ()), message))
 
 
@@ -148,6 +149,7 @@ class WithoutARing(Scripts):
     """A mailbox remembers neither keys nor calls."""
 
     ring_max = 0
+    calls_bytes_max = 0
 
 
 class WithARingForKeysOnly(Scripts):
@@ -170,6 +172,9 @@ class WithMailboxesThatGoAtTheEnd(Scripts):
 
     def memory_after_the_end(self, box: Mailbox) -> Mailbox:
         return Mailbox(lines=box.lines)
+
+    def calls_after_the_end(self, calls: tuple[str, ...]) -> tuple[str, ...]:
+        return calls[:0]
 
 
 class WithMailboxesForTheLivingOnly(Scripts):

@@ -125,7 +125,7 @@ do
     local keep_ms = tonumber(record.retention or '')
     if not keep_ms or keep_ms < 0 or keep_ms >= LIMIT.ended_mailbox_ms then return end
     local memos = {}
-    for call in string.gmatch(redis.call('HGET', record.key, F.calls) or '', '[^ ]+') do
+    for call in string.gmatch(redis.call('HGET', record.key, F.calls) or '', '[^\n]+') do
       memos[#memos + 1], memos[#memos + 2] = 'i' .. call, 'd'
     end
     if #memos == 0 then return end

@@ -112,7 +112,7 @@ do
   local function is_delivered(record, memo)
     local calls = calls_of(record)
     if calls == '' or string.sub(memo, 1, 1) ~= 'i' then return false end
-    return string.find(' ' .. calls, ' ' .. string.sub(memo, 2) .. ' ', 1, true) ~= nil
+    return string.find('\n' .. calls, '\n' .. string.sub(memo, 2) .. '\n', 1, true) ~= nil
   end
 
   -- Remembers what was answered to this message: in a ring, whose oldest one goes; or until its sender has heard.
@@ -131,9 +131,9 @@ do
 
   local function note_delivered(box, call)
     local record = box.record
-    local calls = calls_of(record) .. call .. ' '
+    local calls = calls_of(record) .. call .. '\n'
     if #calls > LIMIT.calls_bytes_max then
-      for one in string.gmatch(calls, '[^ ]+') do
+      for one in string.gmatch(calls, '[^\n]+') do
         note_in_ring(box, 'i' .. one, LETTERS.delivered)
       end
       calls = ''
