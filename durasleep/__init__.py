@@ -3,9 +3,11 @@
 The layers; each imports only those below it:
 
     cli | pytest_plugin     the command line; fixtures for users' tests
+    dashboard               pages in a browser
     testing                 a whole service in one process
     app | sync              Durasleep: registry, client and worker in one object; the client without asyncio
     client | worker         the calls, async and sync; the loops that serve a group
+    observe                 what can be seen from outside: counters, health, spans, log lines
     address                 which Redis to use if none is named
     query | runtime | transport
                             bounded plans that answer a person's question; user code made durable; how a server is
@@ -17,7 +19,7 @@ The layers; each imports only those below it:
                             what a call says of itself; how many run at a time; what a message is
     tracebacks | model      the place in user code of an error; the words of the design as types
     errors                  one tree
-    deprecation             names that have changed
+    deprecation | printable names that have changed; texts of anybody, made harmless
 """
 
 from typing import TYPE_CHECKING

@@ -31,6 +31,7 @@ from contextlib import (
     AbstractContextManager,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
     suppress,
 )
 from dataclasses import dataclass, replace
@@ -49,6 +50,8 @@ from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, InvalidId, ThreadsLost, UsageError
 from durasleep.limit import Limit
 from durasleep.model import Duration, check_name, duration_ms
+from durasleep.observe.meter import MetricsRegistry
+from durasleep.observe.notify import Notify
 from durasleep.runtime.definition import Overrides, Registry, definition_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
@@ -435,6 +438,9 @@ class Durasleep(Client):
         fsync: bool | None = None,
         overrides: Overrides | None = None,
         stand_ins: Overrides | None = None,
+        health: str | None = None,
+        metrics: MetricsRegistry | None = None,
+        fire_only: bool = False,
     ) -> durasleep.Worker:  # as an annotation, it imports the worker only if it is read
         """A worker for the functions registered here, for a process of your own::
 
@@ -445,21 +451,27 @@ class Durasleep(Client):
         id), and runs at most ``concurrency`` executions at a time; sleepers do not count. ``partitions`` are the
         numbers of those that it serves; by default the workers of the group share all of them. ``debug``,
         ``accept_eviction``, ``min_replicas`` and ``fsync`` are those of ``Settings``, but only for this worker.
-        ``overrides`` maps functions to those that are called instead; ``stand_ins`` is its old name. Raises UsageError
-        for a ``min_replicas`` below 0 and for ``partitions`` that no namespace has, and InvalidId for a group or name
-        that cannot be used.
+        ``overrides`` maps functions to those that are called instead; ``stand_ins`` is its old name. ``health`` is
+        ``[HOST:]PORT`` at which a thread answers ``/livez``, ``/readyz`` and ``/metrics``; without a HOST at all
+        addresses of this machine. ``metrics`` is a registry of prometheus-client that shows the metrics of this worker,
+        too. With ``fire_only`` the worker keeps the timers of all groups and runs no functions. Raises UsageError for a
+        ``min_replicas`` below 0, for ``partitions`` that no namespace has, for a ``health`` that cannot be read, and
+        for a group with ``fire_only``; and InvalidId for a group or name that cannot be used.
         """
-        from durasleep.worker.worker import Worker
+        from durasleep.observe.telemetry import Telemetry
+        from durasleep.worker.worker import FIRE_ONLY, Worker
 
         if stand_ins is not None:
             warn_renamed("stand_ins", "overrides")
             overrides = stand_ins
+        if fire_only and group is not None:
+            raise UsageError(f"a worker that only fires timers does so for all groups, and does not serve {group!r}")
         return Worker(
             self._store().connector,
-            self.registry,
+            Registry() if fire_only else self.registry,
             self.codec,
             namespace=self.namespace,
-            group=group or self.group,
+            group=FIRE_ONLY if fire_only else group or self.group,
             concurrency=concurrency,
             settings=replace(
                 confirming(self.settings, min_replicas, fsync),
@@ -468,9 +480,11 @@ class Durasleep(Client):
             ),
             name=name,
             partitions=partitions,
-            lifespan=self._alive,
+            lifespan=nullcontext if fire_only else self._alive,
             overrides={} if overrides is None else overrides,
-            declare=self._declared(),
+            declare=_declare_nothing if fire_only else self._declared(),
+            telemetry=Telemetry(listen=health, registry=metrics),
+            fires_only=fire_only,
         )
 
     @asynccontextmanager
@@ -487,6 +501,9 @@ class Durasleep(Client):
         fsync: bool | None = None,
         overrides: Overrides | None = None,
         stand_ins: Overrides | None = None,
+        health: str | None = None,
+        metrics: MetricsRegistry | None = None,
+        fire_only: bool = False,
         start_timeout: Duration | None = 10,
     ) -> AsyncGenerator[durasleep.Worker]:
         """Run a worker in this event loop during the block; the options are those of ``worker``.
@@ -508,6 +525,9 @@ class Durasleep(Client):
             fsync=fsync,
             overrides=overrides,
             stand_ins=stand_ins,
+            health=health,
+            metrics=metrics,
+            fire_only=fire_only,
         )
         async with _Serving(
             worker, None if start_timeout is None else duration_ms(start_timeout, "start_timeout") / 1000
@@ -648,11 +668,12 @@ class _Stopping:
     code that still run have the rest of the grace time.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, same_signal_s: float) -> None:
         from durasleep.runtime.event_loop import position_of  # imported now: nothing may delay the end
 
         self._position_of = position_of
         self._worker = worker
+        self._same_signal_s = same_signal_s
         self._stop_asked_at: float | None = None
         self._ends_at = 0.0
         self._in_loop: threading.Timer | None = None
@@ -663,8 +684,11 @@ class _Stopping:
         """Call it in the main thread, once the loop runs."""
 
         def on_signal(_number: int, _frame: object) -> None:
+            now = time.monotonic()
+            if self._stop_asked_at is not None and now - self._stop_asked_at < self._same_signal_s:
+                return
             self.times += 1
-            self._stop_asked_at = self._stop_asked_at or time.monotonic()
+            self._stop_asked_at = self._stop_asked_at or now
             with suppress(RuntimeError):  # the loop is closed: it has ended
                 loop.call_soon_threadsafe(self._worker.stop)
             if self.times == 2:
@@ -716,12 +740,16 @@ class _Stopping:
         _leave(self._code)
 
 
-def run_worker(worker: Worker) -> None:
+def run_worker(worker: Worker, *, same_signal_s: float = 0.0) -> None:
     """Serve in this process until SIGTERM or Ctrl-C drains it; a second one leaves at once.
+
+    Signals within ``same_signal_s`` of the first are the same one: a process that a parent has started may get it from
+    the parent and from whoever stops them all.
 
     A worker whose threads are all lost ends the process with ``EXIT_RESTART``.
     """
-    stopping = _Stopping(worker)
+    stopping = _Stopping(worker, same_signal_s)
+    worker.notify = Notify.take(os.environ)
 
     async def serve() -> None:
         stopping.install(asyncio.get_running_loop())

@@ -235,6 +235,8 @@ class StartChild(msgspec.Struct, frozen=True):
     """When it starts, if not at once."""
     traits: str = ""
     """See ``durasleep.traits``: ``Traits.words``."""
+    trace: str = ""
+    """The span that asks for it, see ``observe.tracing``."""
 
 
 class StepResult(msgspec.Struct, frozen=True):
@@ -316,6 +318,17 @@ class Publish(msgspec.Struct, frozen=True):
     """No entry has it."""
 
 
+class TracePoint(msgspec.Struct, frozen=True):
+    """The span under which the next activations stand. It is no entry of the journal."""
+
+    context: str
+    """See ``observe.tracing``."""
+    is_later: bool
+    """Whether it is not the first one of its execution."""
+    number: Number = Number(f"{CANCEL}.0")
+    """No entry has it."""
+
+
 class Mark(msgspec.Struct, frozen=True):
     """A note in the journal about the code of this execution: a change that it knows, or the version it began with."""
 
@@ -337,6 +350,7 @@ Op = (
     | SendMessage
     | SettlePromise
     | Publish
+    | TracePoint
 )
 """One thing that an activation asks of its commit. Each has a number, so that repeating it changes nothing."""
 

@@ -100,6 +100,9 @@ class Settings:
     running the executions."""
     slow_drain_s: float = 1.0
     """If a workflow's own code blocks its worker for longer, it is named in the log."""
+    trace_gap: timedelta = timedelta(hours=1)
+    """If nothing of an execution has happened for longer, it goes on in a new trace, which is linked to the last one:
+    backends drop spans that come much later than the others of their trace."""
 
     # -- workflows kept in memory between two wake-ups, see worker/execution/workflow_cache.py
     kept_entries_min: int = 32

@@ -13,11 +13,13 @@ from durasleep.cli.commands import (
     demo,
     doctor,
     executions,
+    exporter,
     fsck,
     group,
     indexes,
     limits,
     listing,
+    load,
     messages,
     move,
     namespace,
@@ -26,6 +28,8 @@ from durasleep.cli.commands import (
     replay,
     rpc,
     schedule,
+    top,
+    ui,
     view,
     worker,
 )
@@ -69,6 +73,10 @@ app.command("resume")(executions.resume)
 app.command("retry")(executions.retry)
 app.command("fork")(executions.fork)
 app.command("audit")(audit.audit)
+app.command("groups")(load.groups)
+app.command("workers")(load.workers)
+app.command("stats")(load.stats)
+app.command("top")(top.top)
 app.add_typer(group.app, name="group")
 app.add_typer(promise.app, name="promise")
 app.add_typer(limits.app, name="limit")
@@ -81,6 +89,9 @@ app.add_typer(namespace.old_app, name="control", hidden=True)
 app.command("init")(partitions.init)
 app.command("partitions")(partitions.partitions)
 app.command("move")(move.move)
+app.command("ui")(ui.ui)
+app.command("exporter")(exporter.exporter)
+app.command("ping")(exporter.ping)
 app.command("demo")(demo.demo)
 
 

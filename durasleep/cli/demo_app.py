@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 from durasleep.app import Durasleep
 from durasleep.runtime.context import Context
 
 app = Durasleep()
+
+
+@app.task
+async def pack(order: str) -> str:
+    return f"{order} is packed"
+
+
+@app.task
+async def send_bill(order: str) -> str:
+    return f"the bill of {order} is sent"
+
+
+@app.workflow
+async def bill_after_a_month(ctx: Context, order: str) -> str:
+    await ctx.run(pack, order)
+    await ctx.sleep(timedelta(days=30))
+    return await ctx.run(send_bill, order)
 
 
 @app.workflow

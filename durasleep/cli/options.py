@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,6 +13,24 @@ from durasleep.query.statuses import STATUSES
 _FILTER = "Filter"
 ANY_WORKER = "poll://any@workers"
 """The target of calls that name none."""
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least level of log lines."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UrlOption = Annotated[
@@ -65,3 +85,21 @@ ReplicasOption = Annotated[
 FsyncOption = Annotated[
     bool | None, typer.Option("--fsync/--no-fsync", help="Confirm a write only when it is on disk.", show_default=False)
 ]
+LogFormatOption = Annotated[
+    LogFormat, typer.Option("--log-format", help="How log lines are written on stderr: json has one object a line.")
+]
+LogLevelOption = Annotated[
+    LogLevel | None,
+    typer.Option(
+        "--log-level",
+        help="The least level of log lines; also of the application's, unless it sets up logging itself.",
+        show_default="info",
+    ),
+]
+
+
+def level_of(name: str | None, *, verbose: bool = False) -> int:
+    """The level of our lines; by default INFO."""
+    if name is not None:
+        return logging.getLevelNamesMapping()[name.upper()]
+    return logging.DEBUG if verbose else logging.INFO

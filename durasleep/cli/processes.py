@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from durasleep.app import EXIT_RESTART
 
@@ -22,11 +22,17 @@ _RESTART_S = 1.0  # a process that dies at once would die again
 logger = logging.getLogger("durasleep")
 
 
-def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> int:
+def serve(
+    commands: Sequence[Sequence[str]],
+    environment: Mapping[str, str],
+    on_look: Callable[[bool], None] = lambda _: None,
+    descriptors: Sequence[int] = (),
+) -> int:
     """Run each command until SIGTERM or Ctrl-C, which goes to all of them; returns the exit code.
 
     A process that was killed by a signal, or that asks for it, is started again. If a process ends by itself, the
-    others are ended, too. ``environment`` is added to ours.
+    others are ended, too. ``environment`` is added to ours, and they get these open ``descriptors``. ``on_look`` is
+    called several times a second, with whether they are to end.
     """
     received: list[int] = []
     wake = threading.Event()
@@ -37,11 +43,12 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    children = [start(command, environment) for command in commands]
+    children = [start(command, environment, pass_fds=descriptors) for command in commands]
     code, passed_on = 0, 0
     while any(child.poll() is None for child in children):
         wake.wait(LOOK_S)
         wake.clear()
+        on_look(bool(received))
         while passed_on < len(received):
             _notify_all(children, signal.SIGTERM)  # Ctrl-C twice is SIGTERM twice: the second ends a worker at once
             passed_on += 1
@@ -53,7 +60,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
                 why = "asks for a new start" if ended == EXIT_RESTART else f"was killed by {_name_of(-ended)}"
                 logger.warning("worker process %d %s: started again", child.pid, why)
                 time.sleep(_RESTART_S)
-                children[at] = start(commands[at], environment)
+                children[at] = start(commands[at], environment, pass_fds=descriptors)
             else:
                 code = ended
                 received.append(signal.SIGTERM)
@@ -79,13 +86,16 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="durasleep-parent", daemon=True).start()
 
 
-def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Run a command as a child that ends with us; it gets no Ctrl-C of the terminal."""
+def start(
+    command: Sequence[str], environment: Mapping[str, str], *, pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Run a command as a child that ends with us and has the files ``pass_fds``; it gets no Ctrl-C of the terminal."""
     # In a session of its own: Ctrl-C goes to the parent, which passes it on once.
     return subprocess.Popen(
         [sys.executable, "-m", "durasleep", *command],
         env={**os.environ, **environment, _PARENT: str(os.getpid())},
         start_new_session=True,
+        pass_fds=pass_fds,
     )
 
 

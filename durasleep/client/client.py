@@ -38,6 +38,7 @@ from durasleep.errors import (
 from durasleep.model import (
     Delivery,
     Disposition,
+    Due,
     Duration,
     Place,
     PromiseId,
@@ -52,6 +53,7 @@ from durasleep.model import (
     owner_of,
     seconds_of,
 )
+from durasleep.observe import tracing
 from durasleep.protocol import audit, journal, server, streams
 from durasleep.protocol import view as views
 from durasleep.protocol.command import BatchItem
@@ -549,6 +551,16 @@ def watch_waits(client: Client, wrap_wait: WaitWrapper) -> None:  # asyncio only
     client._waiter.wrap_wait = wrap_wait
 
 
+def acting_as(client: Client, by: str | None) -> Client:  # asyncio only
+    """The same client, over the same connections, whose changes somebody else makes, see ``by``; None is nobody."""
+    from copy import copy
+
+    other = copy(client)
+    other._by = "" if by is None else check_by(by)
+    other.promises, other.limits, other.indexes = Promises(other), Limits(other), Indexes(other)
+    return other
+
+
 async def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) -> PromiseStatus:
     """Wait for the end of a promise, as it is kept; WaitTimeout after ``timeout``, and the promise goes on."""
     return await client._waiter.ending(id, timeout)
@@ -587,6 +599,8 @@ class Client(_Verbs):
         self._kept: dict[str, Declared] = {}
         """What this program has declared of functions."""
         self._by = "" if by is None else check_by(by)
+        self._finder: query.overview.Finder | None = None
+        self._minutes: query.stats.Minutes | None = None
 
     def _new_key(self) -> str:
         """The idempotency key of one call, under which it may be repeated."""
@@ -798,15 +812,16 @@ class Client(_Verbs):
         if id is None:
             id = requests.new_id(options.key or called.key if len(store.keyspaces) > 1 else "")
         listening = self._listening(store) if options.pipeline is None else _deaf
-        call = await self._beginning(store, id, called, options, listening)
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
-        if options.pipeline is not None:
-            requests.check_unconfirmed(options.min_replicas, options.fsync)
-            of_cluster = store.connector.topology is not None
-            requests.enqueue(options.pipeline, call, self.settings, of_cluster=of_cluster)
-            return Handle(self, PromiseId(id), type_hint, None, None)
-        [handle] = self._handles([PromiseId(id)], type_hint, store, listening)
-        handle._begin(await store.call(call))
+        with tracing.calling("rpc", called.name, group=options.group(self._group), id=id) as span:
+            call = await self._beginning(store, id, called, options, listening, span.trace)
+            if options.pipeline is not None:
+                requests.check_unconfirmed(options.min_replicas, options.fsync)
+                of_cluster = store.connector.topology is not None
+                requests.enqueue(options.pipeline, call, self.settings, of_cluster=of_cluster)
+                return Handle(self, PromiseId(id), type_hint, None, None)
+            [handle] = self._handles([PromiseId(id)], type_hint, store, listening)
+            handle._begin(await store.call(call))
         return handle
 
     def _called(
@@ -829,10 +844,11 @@ class Client(_Verbs):
         called: _Called,
         options: CallOptions,
         listening: Callable[[Keyspace], InboxStream | None],
+        trace: str,
     ) -> BatchItem[Created]:
         """The call that begins an execution, or attaches to it; everything that must be before it has been done."""
         await self._prepare(store, called.name, called.declared, options)
-        make = self._maker(store, called.name, options, listening, called.declared)
+        make = self._maker(store, called.name, options, listening, called.declared, trace)
         return make(id, called.payload, self._new_key(), called.key)
 
     async def _send_with(
@@ -846,9 +862,11 @@ class Client(_Verbs):
     ) -> Delivery:
         if key is not None:
             check_message_key(key)
-        store, make = await self._message(options, id, channel, value, start)
-        sent = await store.call(make(key=key))
-        await self._note(store.keys(id), "send", id, word=f"{sent.delivery} {channel_of(channel)[0]}")
+        name, _ = channel_of(channel)
+        with tracing.calling("send", name, group=name, id=id) as span:
+            store, make = await self._message(options, id, channel, value, start, span.trace)
+            sent = await store.call(make(key=key))
+        await self._note(store.keys(id), "send", id, word=f"{sent.delivery} {name}")
         return sent.delivery
 
     async def _ask_with(
@@ -862,7 +880,23 @@ class Client(_Verbs):
         start: Start | None,
     ) -> Any:
         due = due_in(timeout, "timeout")
-        store, make = await self._message(options, id, channel, value, start)
+        name, _ = channel_of(channel)
+        with tracing.calling("ask", name, group=name, id=id) as span:
+            return await self._ask_traced(options, id, channel, value, timeout, due, returns, start, span.trace)
+
+    async def _ask_traced(
+        self,
+        options: CallOptions,
+        id: str,
+        channel: Channel[Any] | str,
+        value: Any,
+        timeout: Duration,
+        due: Due,
+        returns: Any,
+        start: Start | None,
+        trace: str,
+    ) -> Any:
+        store, make = await self._message(options, id, channel, value, start, trace)
         keys = store.keys(id)
         reply_id = PromiseId(requests.new_id(short_tag(keys.partition, keys.partitions)))
         awaited = (reply_id, check_id(id))
@@ -909,7 +943,7 @@ class Client(_Verbs):
         return TimedOut(text)
 
     async def _message(
-        self, options: CallOptions, id: str, channel: Channel[Any] | str, value: Any, start: Start | None
+        self, options: CallOptions, id: str, channel: Channel[Any] | str, value: Any, start: Start | None, trace: str
     ) -> tuple[Store, Callable[..., BatchItem[Sent]]]:
         """The store, and what makes the call that sends a message; everything that must be before it has been done."""
         from durasleep.codec.messages import encode_message
@@ -923,7 +957,7 @@ class Client(_Verbs):
         await self._require(await self._opened(), CHANNELS)
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         await store.open()
-        begin = None if called is None else await self._beginning(store, id, called, options, _deaf)
+        begin = None if called is None else await self._beginning(store, id, called, options, _deaf, trace)
         return store, partial(channels.send, store.keys(id), to, name, payload, channels.new_call(), start=begin)
 
     async def _rpc_many(
@@ -947,14 +981,15 @@ class Client(_Verbs):
         for part in requests.in_parts(many):
             await self._waiter.inbox.listen(id for id, *_ in part)
             listening = self._listening(store)
-            make = self._maker(store, name, options, listening, declared)
-            if declared.by is None:
-                made = [make(id, encode(args), new_key(), "") for id, *args in part]
-            else:
-                made = [make(id, encode(args), new_key(), declared.key_of(name, args, {})) for id, *args in part]
-            begun = self._handles([id for id, *_ in part], type_hint, store, listening)
-            for handle, created in zip(begun, await store.run(requests.all_of(made)), strict=True):
-                handle._begin(created)
+            with tracing.calling("rpc", name, group=options.group(self._group), count=len(part)) as span:
+                make = self._maker(store, name, options, listening, declared, span.trace)
+                if declared.by is None:
+                    made = [make(id, encode(args), new_key(), "") for id, *args in part]
+                else:
+                    made = [make(id, encode(args), new_key(), declared.key_of(name, args, {})) for id, *args in part]
+                begun = self._handles([id for id, *_ in part], type_hint, store, listening)
+                for handle, created in zip(begun, await store.run(requests.all_of(made)), strict=True):
+                    handle._begin(created)
             handles += begun
         return handles
 
@@ -981,6 +1016,7 @@ class Client(_Verbs):
         options: CallOptions,
         listening: Callable[[Keyspace], InboxStream | None],
         declared: Declared,
+        trace: str,
     ) -> Callable[[str, bytes, str, str], BatchItem[Created]]:
         def inbox_name(keys: Keyspace) -> str:
             return self._waiter.inbox.name if listening(keys) else ""
@@ -993,6 +1029,7 @@ class Client(_Verbs):
             inbox=inbox_name,
             settings=self.settings,
             limit=declared.limit,
+            trace=trace,
         )
 
     def _listening(self, store: Store) -> Callable[[Keyspace], InboxStream | None]:
@@ -1306,6 +1343,20 @@ class Client(_Verbs):
         store = await self._opened()
         return await store.run(call_tree.tree(store.keys, id))
 
+    async def history(self, id: str, *, limit: int = 100, values: bool = False) -> query.history.History:
+        """What an execution has called, in the order of its code: when, how long each call took, and what came of it::
+
+            for call in (await app.history("order-42")).calls:
+                print(call.kind, call.name, call.state, call.took_ms, call.attempts)
+
+        The last ``limit`` calls, which is 1 to 10,000 and by default 100; with ``values`` also what they returned.
+        Raises NotFound if there is no such execution, and UsageError for another ``limit``.
+        """
+        from durasleep.query import history
+
+        store = await self._opened()
+        return await store.run(history.read(store.keys, id, self.codec, limit=limit, with_values=values))
+
     async def cancel(self, id: str, *, force: bool = False) -> Controlled:
         """Ask an execution to end: its code is canceled. With ``force`` it ends without running its code again.
 
@@ -1492,6 +1543,73 @@ class Client(_Verbs):
 
         store = await self._opened()
         return await store.run(groups.summarize(store.keyspaces.without(_absent(await store.locate()))))
+
+    async def overview(self) -> query.overview.Overview:
+        """How the namespace does now: queues and workers of each group, sleepers, limits, and what needs a person::
+
+            now = await app.overview()
+            print(now.queued, now.running, now.sleepers, now.overdue_s)
+
+        It costs Redis about one short script for each partition, however much is kept, so it may be asked each second.
+        At the first time, groups that have no worker are also searched among the keys, at most a million of them; a
+        client that asks again goes on with that, some at a time.
+        """
+        from durasleep.query import overview
+
+        store = await self._opened()
+        finder = self._finder = self._finder or overview.Finder()
+        return await store.run(overview.read(store.keyspaces, await store.locate(), finder))
+
+    async def stats(self, since: Duration | datetime = "1h") -> query.stats.Stats:
+        """How many executions have ended, minute by minute and by function, and how long they took::
+
+            for one in (await app.stats("15m")).functions:
+                print(one.name, one.ended, one.failed, one.mean_ms)
+
+        ``since`` is seconds, a timedelta, or text such as ``"1h30m"``, before now; or an aware datetime. By default it
+        is an hour; minutes are kept for 26 hours. A client that asks again reads only the last minutes. Raises
+        UsageError for a datetime without a zone, and InvalidDuration for another ``since``.
+        """
+        from durasleep.query import stats
+
+        store = await self._opened()
+        absent = _absent(await store.locate())
+        minutes = self._minutes = self._minutes or stats.Minutes()
+        return await store.run(stats.read(store.keyspaces.without(absent), since, minutes, is_whole=not absent))
+
+    async def last_failures(self, limit: int = 20) -> query.search.SearchPage:
+        """The executions that were rejected or timed out last, the latest first, with their errors.
+
+        At most ``limit``, which is 1 to 100 and by default 20; else UsageError. ``search`` finds more of them. Those
+        that were retried since are none.
+        """
+        from durasleep.query import search
+
+        store = await self._opened()
+        resting = store.keyspaces.without(_absent(await store.locate()))
+        return await store.run(search.last_failures(resting, limit, self.codec))
+
+    async def due_soon(self) -> query.due_soon.DueSoon:
+        """How many executions of each group the clock wakes or begins within 30 seconds, or should have by now::
+
+            print((await app.due_soon()).groups)
+
+        Of the timers that are due then, the first 2,000 are looked at.
+        """
+        from durasleep.query import due_soon
+
+        store = await self._opened()
+        return await store.run(due_soon.count(store.keyspaces.without(_absent(await store.locate()))))
+
+    async def last_heartbeat(self, name: str) -> query.ping.LastHeartbeat | None:
+        """When a worker with this name has sent its last heartbeat; None if no worker has that name. Raises InvalidId
+        for a name that cannot be one.
+        """
+        from durasleep.query import ping
+
+        name = check_name(name, "worker")
+        store = await self._opened()
+        return await store.run(ping.last_heartbeat(store.keyspaces.without(_absent(await store.locate())), name))
 
     async def audit(
         self, *, limit: int = 100, since: Duration | datetime | None = None

@@ -217,6 +217,10 @@ class CallOptions(msgspec.Struct, frozen=True):
             return ""
         return Traits(self.priority, self.key or key, weight, self.labels or {}, mode).words()
 
+    def group(self, default: str) -> str:
+        """The group whose workers run it."""
+        return default if self.target is None else parse_target(self.target).group
+
     def start(self) -> Due | None:
         """Its start, if it is delayed."""
         if self.debounce is not None:
@@ -247,12 +251,14 @@ def rpc_maker(
     inbox: Callable[[Keyspace], str],
     settings: Settings,
     limit: Limit | None = None,
+    trace: str = "",
 ) -> Callable[[str, bytes, str, str], BatchItem[Created]]:
     """A function that makes calls of ``function``, each from an id, arguments, an idempotency key, and the key for its
     limit.
 
     A call starts an execution, or attaches to the one that has this id. ``inbox`` is the name of the inbox to notify in
-    a partition, or empty. What all calls of one partition share is computed once.
+    a partition, or empty. ``trace`` is the span of the call, see ``observe.tracing``. What all calls of one partition
+    share is computed once.
     """
     start, deadline = options.start(), options.deadline()
     check_time_left(start, deadline)
@@ -275,6 +281,7 @@ def rpc_maker(
             inbox=inbox(keys),
             retention=retention,
             traits=traits,
+            trace=trace,
         )
         return promises.create_like(common)
 

@@ -24,12 +24,15 @@ from durasleep.model import (
     StartReceive,
     StartTimer,
     StepResult,
+    TracePoint,
     Transaction,
 )
 from durasleep.protocol.command import BatchItem, Route, route
 from durasleep.protocol.entry import parse_entry
+from durasleep.protocol.foreign import write_traits
 from durasleep.protocol.keys import KIND, LIMIT, STATE, Keyspace
 from durasleep.protocol.partitions import PARTITIONS_MAX
+from durasleep.protocol.promises import NO_TRAITS
 from durasleep.protocol.script import Value
 from durasleep.protocol.view import view_field
 
@@ -52,6 +55,8 @@ class Lease(msgspec.Struct, frozen=True):
     partition: int = 0
     labels: str = ""
     """Its labels, if it has a snapshot."""
+    trace: str = ""
+    """Its traces, likewise; see ``journal.PromiseRecord``."""
 
     @property
     def entry_key(self) -> EntryKey:
@@ -106,12 +111,17 @@ def _op_values(op: Op, keys: Keyspace) -> list[Value]:
     match op:
         case StartPromise(number, name, due):
             return ["4", "promise", number, name, due or ""]
-        case StartChild(number, function, args, queue, due, child_id, detached, retention_ms, start, traits):
+        case StartChild(number, function, args, queue, due, child_id, detached, retention_ms, start, traits, trace):
             op_name = "detached" if detached else "child"
             retention = "" if retention_ms is None else str(retention_ms)
             words: list[Value] = [op_name, number, function, queue or "", args, due or ""]
+            there = keys.elsewhere(child_id) if child_id else None
+            if there is not None:
+                traits = write_traits(traits, trace)
+            elif trace:
+                traits = f"{traits or NO_TRAITS}{trace}"
             words += [child_id or "", retention, start or "", traits]
-            if child_id and (there := keys.elsewhere(child_id)) is not None:
+            if there is not None:
                 words.append(str(there))
             return [str(len(words)), *words]
         case CancelEntry(number, kind, name):
@@ -126,6 +136,8 @@ def _op_values(op: Op, keys: Keyspace) -> list[Value]:
             return _toward(target, keys, ["settle", number, target, STATE[state], payload])
         case Publish(payload, step, number):
             return ["4", "publish", number, view_field(step), payload]
+        case TracePoint(context, is_later, number):
+            return ["4", "trace", number, "now" if is_later else "first", context]
         case Mark(number, kind, name):
             return ["4", "mark", number, KIND[kind], name]
         case Transaction(number, commands):

@@ -7,6 +7,7 @@ may come twice.
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from durasleep.protocol import promises
 from durasleep.protocol.command import KIND_OF, BatchItem, route, state_of, to_text
 from durasleep.protocol.keys import STATE, Keyspace
 from durasleep.protocol.promises import Created, Settled
+
+_TRACE_BYTES = 25  # of a trace: its id, that of a span, and flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Ask:
     retention_ms: int | None
     traits: str
     args: bytes
+    trace: str = ""
+    """See ``promises.create``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,7 @@ def parse_question(raw: list[bytes]) -> Question:
     if kind is Kind.SETTLE:
         return Settlement(entry_id, incarnation, to, state_of(what.split(b"\t")[1]), args)
     _, queue, deadline, start, retention, *traits = to_text(what).split("\t", 5)
+    traits, trace = _parse_traits("".join(traits))
     return Ask(
         entry_id=entry_id,
         incarnation=incarnation,
@@ -102,9 +108,27 @@ def parse_question(raw: list[bytes]) -> Question:
         deadline=Due(deadline) if deadline else None,
         start=Due(start) if start else None,
         retention_ms=int(retention) if retention else None,
-        traits="".join(traits),
+        traits=traits,
         args=args,
+        trace=trace,
     )
+
+
+def write_traits(traits: str, trace: str) -> str:
+    """The traits of a child in another partition, with its trace as a number: a relay of an earlier version passes that
+    on, too, and its scripts leave it alone.
+    """
+    if not trace:
+        return traits
+    return f"{traits or promises.NO_TRAITS}{int.from_bytes(urlsafe_b64decode(trace + '=='))}"
+
+
+def _parse_traits(words: str) -> tuple[str, str]:
+    traits, tab, last = words.rpartition("\t")
+    if not last.isdecimal() or int(last).bit_length() > 8 * _TRACE_BYTES:
+        return words, ""
+    trace = urlsafe_b64encode(int(last).to_bytes(_TRACE_BYTES)).decode().rstrip("=")
+    return traits + tab, trace
 
 
 def parse_tell(raw: list[Any]) -> Tell:
@@ -158,6 +182,7 @@ def _begin(there: Keyspace, ask: Ask, here: Keyspace) -> BatchItem[Created]:
         idempotency_key=f"{ask.incarnation} {ask.entry_id}",
         retention="" if ask.retention_ms is None else str(ask.retention_ms),
         traits=ask.traits,
+        trace=ask.trace,
         waiter="" if ask.is_detached else waiter_of(ask, here),
     )
 

@@ -60,6 +60,8 @@ class PromiseRecord(msgspec.Struct, frozen=True, kw_only=True):
     settled_ms: int = 0
     labels: str = ""
     """See ``traits.write_labels``."""
+    trace: str = ""
+    """The span that asked for it, and after a space the one in which it goes on, see ``observe.tracing``."""
     limit: str = ""
     """Its limit and key, see ``keys.F``."""
     receives: str = ""
@@ -118,6 +120,8 @@ _FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
     ("value", "value", bytes),
     ("settled", "settled_ms", int),
     ("labels", "labels", to_text),
+    ("trace", "trace", to_text),
+    ("trace_now", "trace_now", to_text),
     ("limit", "limit", to_text),
     ("receives", "receives", to_text),
     ("extras", "extras", to_text),
@@ -129,7 +133,8 @@ _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
 _PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
 _PARTED_BYTES_MAX = LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
 _RECORD = (*_READ, *_PARTS)
-_INNER = {F[name].encode() for name in ("args", "epoch", "crash_count", "order", "base", "unseen", "origins", "value")}
+_WORKERS = ("args", "epoch", "crash_count", "order", "base", "unseen", "origins", "value", "trace", "trace_now")
+_INNER = {F[name].encode() for name in _WORKERS}
 _OUTLINE = tuple(name for name in _READ if name not in _INNER)
 _STATE = F["state"].encode()
 _BIRTH = F["incarnation"].encode()
@@ -184,6 +189,8 @@ def _record_of(id: PromiseId, known: Mapping[bytes, bytes]) -> PromiseRecord | N
             values["args"] += b"".join([known[name] for name in _PARTS if name in known])
         if values.setdefault("kind", Kind.EXECUTION) is Kind.EXECUTION:
             values.setdefault("queue", DEFAULT["queue"])
+        if "trace_now" in values:
+            values["trace"] = f"{values.get('trace', '')} {values.pop('trace_now')}"
         created_ms = values.setdefault("created_ms", values["incarnation"])
         values.setdefault("begun_ms", created_ms)
         return PromiseRecord(id=id, **values)
@@ -337,6 +344,7 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
             base=int(base) if base else 0,
             unseen=_numbers(unseen) if unseen else _NO_NUMBERS,
             labels=lease.labels,
+            trace=lease.trace,
         )
     except (ValueError, IndexError, CorruptData):
         return None

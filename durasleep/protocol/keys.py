@@ -58,6 +58,8 @@ F = {
     "waiters": "w",
     "limit": "lm",  # "+" if it holds a slot, else "-"; then the name of its limit, "/" and its key
     "labels": "l",  # each as name=value, see ``model.Traits``
+    "trace": "tc",  # the span that asked for it, see ``observe.tracing``; only if there was one
+    "trace_now": "tn",  # the span of a later trace, in which it goes on after a gap
     "value": "v",
     "settled": "z",
     "cursor": "cc",  # how far the closing of a large family has come
@@ -122,6 +124,7 @@ W = {
     "beat_ms": "b",  # between two of its beats
     "functions": "f",  # which functions it has, as a short hash; empty while it leaves
     "lost": "l",  # threads that run a function nobody waits for any more
+    "slots": "s",  # how many executions it runs at a time
 }
 """Fields of a ``worker`` hash."""
 

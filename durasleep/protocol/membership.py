@@ -95,11 +95,12 @@ def heartbeat(
     beat_ms: int | None = None,
     functions: str = "",
     lost_threads: int = 0,
+    slots: int | None = None,
 ) -> Command[Beat]:
     """Note that a worker is alive, and return the state of its leases.
 
-    The worker reports the time between its heartbeats, its functions (see ``Registry.fingerprint``), and how many of
-    its threads are lost.
+    The worker reports the time between its heartbeats, its functions (see ``Registry.fingerprint``), how many of its
+    threads are lost, and how many executions it runs at a time.
     """
     lua = script.load("heartbeat", keys.movable_clock)
     shared = lua.shared_args(
@@ -112,6 +113,7 @@ def heartbeat(
         beat_ms="" if beat_ms is None else str(beat_ms),
         functions=functions,
         lost_threads=str(lost_threads),
+        slots="" if slots is None else str(slots),
     )
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*shared, *named]), partial(_parse_beat, keys.partition), lua)

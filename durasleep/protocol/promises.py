@@ -41,7 +41,7 @@ def parse_created(function: str, place: Place | None, answer: list[Any] | bytes)
     )
 
 
-_NO_TRAITS = "\t\t\t\t"
+NO_TRAITS = "\t\t\t\t"
 
 
 def retention_word(retention_ms: int | None) -> str:
@@ -69,15 +69,16 @@ def create(
     retention: str = "",
     waiter: str = "",
     traits: str = "",
+    trace: str = "",
 ) -> BatchItem[Created]:
     """Make an execution or a bare promise, or attach to the one with this id.
 
     ``retention`` is how long it is kept, in ms (see ``retention_of_settings``). ``waiter`` is one in another partition,
-    see ``foreign``. ``traits`` are ``Traits.words``.
+    see ``foreign``. ``traits`` are ``Traits.words``, ``trace`` is the span of the caller, see ``observe.tracing``.
     """
     to = route("create", keys, ("",))
     words = "\t".join(
-        (KIND[kind], queue, start or "", deadline or "", inbox, retention, waiter, traits or _NO_TRAITS, function)
+        (KIND[kind], queue, start or "", deadline or "", inbox, retention, waiter, traits or NO_TRAITS, trace, function)
     )
     item = to.script.item(id=id, words=words, args=args, idempotency_key=idempotency_key)
     place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
@@ -96,12 +97,12 @@ def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str, 
     )  # their number comes first
 
     words_at = 1 + names.index("words")
-    before, _, function = _around_traits(common.args[words_at])
+    before, after = _around_traits(common.args[words_at])
 
     def make(id: PromiseId, args: bytes, idempotency_key: str, traits: str | None) -> BatchItem[Created]:
         values = common.args.copy()
         if traits is not None:
-            values[words_at] = "\t".join((*before, traits or _NO_TRAITS, function))
+            values[words_at] = "\t".join((*before, traits or NO_TRAITS, *after))
         values[id_at] = id
         values[args_at] = args
         values[key_at] = idempotency_key
@@ -110,16 +111,16 @@ def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str, 
     return make
 
 
-def _around_traits(words: Value) -> tuple[list[str], list[str], str]:
-    """The words of a ``create`` before its traits, these, and its function."""
-    *parts, function = (words.decode() if isinstance(words, bytes) else words).split("\t")
-    return parts[:-5], parts[-5:], function
+def _around_traits(words: Value) -> tuple[list[str], list[str]]:
+    """The words of a ``create`` before its traits and after them."""
+    parts = (words.decode() if isinstance(words, bytes) else words).split("\t")
+    return parts[:-7], parts[-2:]
 
 
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Created]:
     """Wait for the promise with this id, of any kind; NotFound if there is none."""
     to = route("create", keys, ("1",))
-    item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t\t{_NO_TRAITS}\t", args="", idempotency_key="")
+    item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t\t{NO_TRAITS}\t\t", args="", idempotency_key="")
     return BatchItem(to, item, partial(parse_created, "", None))
 
 

@@ -49,6 +49,7 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("ZREM", "{key}", "m"),
     ("ZSCORE", "{key}", "m"),
     ("ZCARD", "{key}"),
+    ("ZCOUNT", "{key}", "0", "1"),
     ("ZRANGE", "{key}", "0", "0"),
     ("ZRANGEBYSCORE", "{key}", "0", "1"),
     ("ZRANK", "{key}", "member"),

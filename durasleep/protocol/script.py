@@ -40,7 +40,7 @@ from durasleep.protocol.keys import (
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
     *("join", "take", "limits", "index", "hear", "told", "send", "muster", "depart", "adopt", "note", "graft"),
-    *("publish", "view"),
+    *("publish", "view", "overview", "stats"),
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)

@@ -10,9 +10,9 @@ Members = list[tuple[str, int]]
 """Names with their scores, lowest first."""
 
 
-def list_members(key: str, *, until: bytes = b"+inf", count: int = -1) -> Command[Members]:
-    """All members, or the first ones, with scores up to ``until``."""
-    return Command([b"ZRANGEBYSCORE", key.encode(), b"-inf", until, *_part(0, count)], _members)
+def list_members(key: str, *, since: bytes = b"-inf", until: bytes = b"+inf", count: int = -1) -> Command[Members]:
+    """All members, or the first ones, with scores from ``since`` up to ``until``."""
+    return Command([b"ZRANGEBYSCORE", key.encode(), since, until, *_part(0, count)], _members)
 
 
 def read_page(key: str, since: bytes, offset: int, *, count: int) -> Command[list[tuple[bytes, bytes]]]:
@@ -30,6 +30,11 @@ def remove_member(key: str, name: str) -> Command[object]:
 
 def count_members(key: str) -> Command[int]:
     return Command([b"ZCARD", key.encode()], int)
+
+
+def count_between(key: str, since: bytes, until: bytes) -> Command[int]:
+    """How many members have a score from ``since`` up to ``until``."""
+    return Command([b"ZCOUNT", key.encode(), since, until], int)
 
 
 def scan_members(key: bytes, cursor: bytes, *, count: int) -> Command[tuple[bytes, list[bytes]]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from durasleep.model import State
 from durasleep.protocol import script
-from durasleep.protocol.command import Command, key_list, to_text
+from durasleep.protocol.command import Command, key_list, pairs, state_of, to_text
 from durasleep.protocol.foreign import Question, Tell, parse_question, parse_tell
 from durasleep.protocol.keys import Keyspace
 
@@ -34,6 +35,10 @@ class Fired:
     """To be told to other partitions."""
     has_more_schedules: bool
     """Whether more schedules may be due than were asked for."""
+    oldest_due_ms: float | None = None
+    """When the oldest of the timers that were settled was due; None if there was none."""
+    ended: list[tuple[str, State, int]] = field(default_factory=list[tuple[str, State, int]])
+    """How many executions these timers have ended: function, state and count."""
 
 
 def sum_of(many: Sequence[Fired]) -> Fired:
@@ -48,11 +53,14 @@ def sum_of(many: Sequence[Fired]) -> Fired:
         closing=sum([one.closing for one in many]),
         newer=sum([one.newer for one in many]),
         has_more_schedules=any(one.has_more_schedules for one in many),
+        oldest_due_ms=min([one.oldest_due_ms for one in many if one.oldest_due_ms is not None], default=None),
+        ended=[ending for one in many for ending in one.ended],
     )
 
 
 def _parse_fired(answer: list[Any]) -> Fired:
-    seconds, micros, due, next_due, last_wake, stale, crons, quarantined, closing, newer, asks, tells, has_more = answer
+    seconds, micros, due, next_due, last_wake, stale, crons, quarantined, closing, newer, asks, tells, *rest = answer
+    has_more, oldest, ended = rest
     return Fired(
         server_us=int(seconds) * 1_000_000 + int(micros),
         due=int(due),
@@ -66,7 +74,14 @@ def _parse_fired(answer: list[Any]) -> Fired:
         asks=[parse_question(ask) for ask in asks],
         tells=[parse_tell(tell) for tell in tells],
         has_more_schedules=bool(has_more),
+        oldest_due_ms=float(oldest) if oldest else None,
+        ended=[_parse_ended(field, count) for field, count in pairs(ended)],
     )
+
+
+def _parse_ended(name: bytes, count: int) -> tuple[str, State, int]:
+    function, _, state = name.rpartition(b"\t")
+    return to_text(function), state_of(state), int(count)
 
 
 def fire(

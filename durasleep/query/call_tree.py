@@ -48,6 +48,8 @@ class Node:
     """The name of the worker that runs it."""
     to: str | None = None
     """For whom a message is, or which promise is settled."""
+    begun_at_ms: int | None = None
+    """When the call of an entry was made, to a second; None for an execution."""
     children: list[Node] = field(default_factory=list["Node"])
     """What it has called, in the order of its journal."""
 
@@ -62,9 +64,9 @@ class Tree:
     """False if the tree is too large, and only a part of it is here."""
 
 
-def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
-    """An execution with all its calls, breadth first up to ``NODES_MAX``; NotFound if there is none."""
-    top = check_id(id)
+def tree(keys_of: Callable[[str], Keyspace], id: str, *, nodes_max: int | None = None) -> Plan[Tree]:
+    """An execution with all its calls, breadth first up to ``nodes_max`` (1,000); NotFound if there is none."""
+    top, most = check_id(id), nodes_max or NODES_MAX
     [record] = yield [journal.read_record(keys_of(top), top, outline=True)]
     if unwrap(record) is None:
         raise NotFound(f"there is no execution {id}")
@@ -74,7 +76,7 @@ def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
     below = deque([(root, record, 1)])
     while below:
         node, owner, depth = below.popleft()
-        entries, is_whole = yield from _entries(keys_of(owner.id), owner.id, NODES_MAX - count)
+        entries, is_whole = yield from _entries(keys_of(owner.id), owner.id, most - count)
         is_all = is_all and is_whole
         count += len(entries)
         child_ids = [id_of(entry, owner.id) for entry in entries if entry.kind is Kind.CHILD]
@@ -96,7 +98,10 @@ def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
 
 
 def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry], bool]]:
-    """The first ``room`` entries of a journal without their payloads, and whether these are all."""
+    """What a journal waits for and its last entries, at most ``room`` without payloads; and whether these are all.
+
+    Pages come in no order, so all of them are read.
+    """
     found: dict[str, Entry] = {}
     cursor = b"0"
     for _ in range(journal.PAGES_MAX):
@@ -104,10 +109,12 @@ def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry]
         page = unwrap(answer)
         found.update((entry.number, msgspec.structs.replace(entry, payload=b"")) for entry in page.entries)
         cursor = page.cursor
-        if not cursor or len(found) > room:
+        if not cursor:
             break
-    ordered = sorted(found.values(), key=_order)
-    return ordered[:room], not cursor and len(ordered) <= room
+    if not cursor and len(found) <= room:
+        return sorted(found.values(), key=_order), True
+    latest = sorted(found.values(), key=lambda entry: (entry.state is State.PENDING, *_order(entry)))
+    return sorted(latest[max(len(latest) - room, 0) :], key=_order), False
 
 
 def _order(entry: Entry) -> tuple[bool, list[int]]:
@@ -161,4 +168,5 @@ def _leaf(owner: PromiseRecord, entry: Entry) -> Node:
         reason=None,
         worker=None,
         to=target_of(entry),
+        begun_at_ms=began_ms(entry, owner),
     )

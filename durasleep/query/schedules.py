@@ -124,8 +124,10 @@ def read(keys: Keyspace, name: str) -> Plan[Schedule]:
     return schedule
 
 
-def list_schedules(keyspaces: Sequence[Keyspace], limit: int) -> Plan[SchedulePage]:
-    """The first schedules of some partitions by their names; one that cannot be read becomes a note."""
+def list_schedules(keyspaces: Sequence[Keyspace], limit: int, *, next_count: int = 1) -> Plan[SchedulePage]:
+    """The first schedules of some partitions by their names, each with so many of its next times; one that cannot be
+    read becomes a note.
+    """
     if not 1 <= limit <= LISTED_MAX:
         raise UsageError(f"limit {limit}: use 1 to {LISTED_MAX:,}")
     names: list[tuple[str, Keyspace]] = []
@@ -140,14 +142,14 @@ def list_schedules(keyspaces: Sequence[Keyspace], limit: int) -> Plan[SchedulePa
     for first in range(0, min(len(names), limit), _PAGE):
         part = names[first : min(first + _PAGE, limit)]
         for (name, _), found_one in zip(part, (yield [read_schedule(keys, name) for name, keys in part]), strict=True):
-            _add(listed, name, found_one)
+            _add(listed, name, found_one, next_count)
     return listed
 
 
-def _add(listed: SchedulePage, name: str, found: Any) -> None:
+def _add(listed: SchedulePage, name: str, found: Any, next_count: int) -> None:
     try:
         schedule = cast("Schedule | None", unwrap(found))
         if schedule is not None:
-            listed.append(describe(schedule, 1))
+            listed.append(describe(schedule, next_count))
     except DurasleepError as error:
         listed.notes.append(f"schedule {name} cannot be read: {error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any
 
 from durasleep.codec import Codec
@@ -88,8 +88,11 @@ class Activation:
         settings: Settings,
         base: int = 0,
         watch: Watch | None = None,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
-        """``base`` is the last number of the runs before this one; ``watch`` sees the calls of the code."""
+        """``base`` is the last number of the runs before this one; ``watch`` sees the calls of the code; ``prepare`` is
+        called in its context, before it.
+        """
         self._definition = definition
         self._info = info
         self._args = args
@@ -103,6 +106,9 @@ class Activation:
             loop.root_numbers.taken = base
         if watch is not None:
             loop.watch = watch
+        if prepare is not None:
+            loop.prepare = prepare
+        loop.info = info
         self._journal = loop.timers = Journal(info.id, codec, loop)
         if settings.debug:
             self._journal.trace = {}
@@ -188,7 +194,13 @@ class Activation:
     def run_again(self) -> tuple[Activation, Progress]:
         """Another run of the same code over the same journal, which logs nothing and keeps everything it asks for."""
         twin = Activation(
-            self._definition, self._info, self._args, self.codec, settings=self._settings, base=self._base
+            self._definition,
+            self._info,
+            self._args,
+            self.codec,
+            settings=self._settings,
+            base=self._base,
+            prepare=self._loop.prepare,
         )
         twin._loop.is_shadow = True
         twin._journal.trace = {}
@@ -204,6 +216,10 @@ class Activation:
         loop.forget()
         self._journal.forget()
         return _CLEAN
+
+    def note_trace(self, trace_id: str) -> None:
+        """The trace in which it goes on, for log lines."""
+        self._loop.trace_id = trace_id
 
     @property
     def definition(self) -> WorkflowDefinition:

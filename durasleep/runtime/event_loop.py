@@ -153,6 +153,19 @@ class Timers(Protocol):
     def cancel_timer(self, number: Number) -> None: ...
 
 
+class Described(Protocol):
+    """What log lines say of an execution."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def function(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def crash_count(self) -> int: ...
+
+
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """Runs one workflow until it is blocked; calls that would leave the process raise NotDurable.
 
@@ -174,6 +187,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     """The arguments of the next run, if the code has asked for one."""
     watch: Watch | None = None
     """Sees every call of user code."""
+    info: Described | None = None
+    """What log lines say of its execution."""
+    trace_id = ""
+    """Likewise."""
+    prepare: Callable[[], object] | None = None
+    """Called in the context of the code, before the code."""
     evicting = False
     halted: str | None = None
     fatal: BaseException | None = None
@@ -208,7 +227,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def begin(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Make the root task, in a fresh context."""
-        self.root = self._task(coro, self.root_numbers, self.root_numbers.next_serial(), "root", contextvars.Context())
+        context = contextvars.Context()
+        if self.prepare is not None:
+            context.run(self.prepare)
+        self.root = self._task(coro, self.root_numbers, self.root_numbers.next_serial(), "root", context)
 
     def drain(self, callbacks_max: int = DRAIN_CALLBACKS_MAX) -> int:
         """Run callbacks until blocked, finished or halted; returns the rest of ``callbacks_max``, 0 if the code runs in

@@ -40,6 +40,10 @@ class Waits:
 class Attempt(Protocol):
     """A running attempt of a task or step, as its function reaches it; from any thread."""
 
+    def ids(self) -> Mapping[str, object]:
+        """What log lines say of it."""
+        ...
+
     def keep(self, data: object) -> None:
         """See ``durasleep.checkpoint``."""
         ...

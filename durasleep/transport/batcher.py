@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from durasleep.errors import StoreError, StoreRefused, StoreUnavailable
@@ -36,6 +37,8 @@ _EXCHANGE_MAX = (
 _ALONE_TRIES = 5  # of a call that loses the connection each time, although Redis answers other calls
 
 
+OnExchange = Callable[[Iterable[str], float], None]
+"""Is told which scripts were answered together, and after how many seconds."""
 Refused = tuple[Part, StoreError]
 """Calls that the server has not served, and why."""
 
@@ -77,8 +80,10 @@ class Batcher(Calls):
         patience_s: float | None,
         outage: Outage | None = None,
         router: Router | None = None,
+        on_exchange: OnExchange | None = None,
     ) -> None:
         """``router`` gets the calls that were not served. Without one they wait here, and are repeated."""
+        self._on_exchange = on_exchange
         self._link = link
         self._settings = settings
         self._patience_s = patience_s
@@ -243,6 +248,7 @@ class Batcher(Calls):
         """One exchange; returns the calls that must be repeated, and why."""
         calls = [asked.calls[position] for asked, positions in parts for position in positions]
         plan = exchange_plan(calls, self._settings)
+        began = 0.0 if self._on_exchange is None else time.perf_counter()
         confirmed: list[Reply] = []  # by the last exchange, which also confirms those before it
         try:
             commands = next(plan)
@@ -252,6 +258,9 @@ class Batcher(Calls):
                 commands = plan.send(replies[: len(commands)])
         except StopIteration as end:
             raws = iter(cast("list[Reply]", end.value))
+        if self._on_exchange is not None:
+            scripts = {call.script.name for call in calls if call.script is not None}
+            self._on_exchange(scripts, time.perf_counter() - began)
         unconfirmed = why_unconfirmed(confirmed, self._settings) if confirmed else None
         refused: list[Refused] = []
         for asked, positions in parts:

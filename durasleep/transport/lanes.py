@@ -18,7 +18,7 @@ from durasleep.protocol.command import slot_of_call
 from durasleep.protocol.slots import Address
 from durasleep.settings import Settings
 from durasleep.transport.asked import Calls, Part, open_parts
-from durasleep.transport.batcher import Batcher, Refused
+from durasleep.transport.batcher import Batcher, OnExchange, Refused
 from durasleep.transport.batching import RETRY_FIRST_S, RETRY_MAX_S
 from durasleep.transport.connection import Link
 from durasleep.transport.outage import Outage
@@ -55,7 +55,9 @@ class Lanes(Calls):
         settings: Settings,
         patience_s: float | None,
         outage: Outage,
+        on_exchange: OnExchange | None = None,
     ) -> None:
+        self._on_exchange = on_exchange
         self._topology = topology
         self._open_link = open_link
         self._settings = settings
@@ -106,7 +108,12 @@ class Lanes(Calls):
         lane = self._lanes.get(node)
         if lane is None:
             lane = self._lanes[node] = Batcher(
-                self._open_link(node), self._settings, self._patience_s, self._outage, _Lane(self, node)
+                self._open_link(node),
+                self._settings,
+                self._patience_s,
+                self._outage,
+                _Lane(self, node),
+                on_exchange=self._on_exchange,
             )
         for part in parts:
             lane.take(part)

@@ -29,7 +29,7 @@ from durasleep.protocol.partitions import PARTITIONS_MAX
 from durasleep.protocol.slots import Address, Location
 from durasleep.settings import Settings
 from durasleep.transport import batcher, batching, handshake
-from durasleep.transport.batcher import Batcher
+from durasleep.transport.batcher import Batcher, OnExchange
 from durasleep.transport.connection import Link
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
@@ -110,8 +110,10 @@ class Store:
         patience_s: float | None = None,
         outage: Outage | None = None,
         partitions: Partitions | None = None,
+        on_exchange: OnExchange | None = None,
     ) -> None:
         self.connector = connector
+        self._on_exchange = on_exchange
         self.namespace = namespace
         self.settings = settings
         self.name = f"durasleep/{namespace}/{name}"
@@ -127,10 +129,14 @@ class Store:
     def _calls_to_nodes(self) -> Batcher | Lanes:
         topology, patience_s, outage = self.connector.topology, self._patience_s, self.outage
         if topology is None:
-            return Batcher(self._open_link(self.connector), self.settings, patience_s, outage)
+            link = self._open_link(self.connector)
+            return Batcher(link, self.settings, patience_s, outage, on_exchange=self._on_exchange)
         from durasleep.transport.lanes import Lanes
 
-        return Lanes(topology, lambda node: self._open_link(self.connector.at(node)), self.settings, patience_s, outage)
+        def open_link(node: Address) -> Link:
+            return self._open_link(self.connector.at(node))
+
+        return Lanes(topology, open_link, self.settings, patience_s, outage, self._on_exchange)
 
     def _open_link(self, connector: Connector) -> Link:
         return Link(connector, self.name, self.settings.command_timeout_s)
@@ -153,6 +159,7 @@ class Store:
             patience_s=self._patience_s,
             outage=self.outage,
             partitions=self.partitions,
+            on_exchange=self._on_exchange,
         )
 
     def confirming(self, min_replicas: int | None, fsync: bool | None) -> Store:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from durasleep.observe.meter import Meter
 from durasleep.protocol import command, membership, server
 from durasleep.protocol.command import Command
 from durasleep.protocol.commit import EntryKey
@@ -44,6 +45,13 @@ class Serving:
     _is_to_read = False
     """Whether it reads, or would if the group were not paused."""
     _is_paused = False
+    _stopped_us: int | None = None
+    """When it stopped to read, by our own clock; None while it reads, and before."""
+    _unwanted_us: int | None = None
+    """Since when it is to be left to others."""
+    beats = True
+    """Whether heartbeats are sent there."""
+    has_joined = False
 
     def __init__(
         self,
@@ -60,10 +68,13 @@ class Serving:
         begin: Begin,
         reading_turns: Turns,
         firing_turns: Turns,
+        meter: Meter | None = None,
+        fires_only: bool = False,
     ) -> None:
         """``client_id`` is that of the connection on which this worker sends its heartbeats; ``encode_error`` makes the
-        payload of a call to another partition that was refused there.
+        payload of a call to another partition that was refused there. A worker that ``fires_only`` takes no executions.
         """
+        self._fires_only = fires_only
         self.keys = keys
         self._store = store
         self._executor = executor
@@ -74,25 +85,14 @@ class Serving:
         self._beats = asyncio.Queue[tuple[Beat, int, int]]()
         self._reading: asyncio.Task[None] | None = None
         self._looping: list[asyncio.Task[None]] = []
-        self._stopped_us: int | None = None
-        """When it stopped to read, by our own clock; None while it reads, and before."""
-        self._unwanted_us: int | None = None
-        """Since when it is to be left to others."""
-        self.beats = True
-        """Whether heartbeats are sent there."""
-        self.has_joined = False
         self._clock = store.clock(keys)
         self.schedules = Schedules(store, keys, self._find_schedules)
         self.relay = Relay(incoming, keys, encode_error)
         found = (self.schedules.note_due, self.relay.take, firing_turns, self._room_for_schedules)
-        self.firer = TimerFirer(incoming, keys, settings, *found)
+        self.firer = TimerFirer(incoming, keys, settings, *found, meter=meter)
+        turns = None if keys.partitions == 1 else reading_turns
         self._reader = TaskReader(
-            store.link(keys),
-            keys,
-            group=group,
-            consumer=consumer,
-            settings=settings,
-            turns=None if keys.partitions == 1 else reading_turns,
+            store.link(keys), keys, group=group, consumer=consumer, settings=settings, turns=turns
         )
         self._listener = HintListener(
             store.link(keys),
@@ -107,7 +107,9 @@ class Serving:
             on_gap=self._on_gap,
         )
         self._janitor = Janitor(store, keys, lambda: self.firer.rank == 0)
-        self._reaper = Reaper(store, keys, consumer=consumer, group=group, settings=settings, client_id=client_id)
+        self._reaper = Reaper(
+            store, keys, consumer=consumer, group=group, settings=settings, client_id=client_id, meter=meter
+        )
 
     # -- its life
 
@@ -117,8 +119,9 @@ class Serving:
         self.firer.join(command.unwrap(accepted_ms))
 
     async def join(self) -> None:
-        """Become a consumer of the group."""
-        await self._reader.join()
+        """Become a consumer of the group, unless it only fires timers."""
+        if not self._fires_only:
+            await self._reader.join()
         self.has_joined = True
 
     def begin(self) -> None:
@@ -139,6 +142,8 @@ class Serving:
 
     def begin_reading(self) -> None:
         """Take executions, if it does not do so already; while the group is paused, as soon as it goes on."""
+        if self._fires_only:
+            return
         self._is_to_read = True
         if self._is_paused:
             self._stopped_us = self._stopped_us or monotonic_us()

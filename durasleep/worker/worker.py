@@ -26,6 +26,9 @@ from durasleep.errors import (
     UsageError,
 )
 from durasleep.model import check_name
+from durasleep.observe.health import Health
+from durasleep.observe.notify import Notify
+from durasleep.observe.telemetry import Telemetry
 from durasleep.protocol import server, timers
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
@@ -49,6 +52,7 @@ from durasleep.worker.loops.declaring import Declaring
 from durasleep.worker.loops.heartbeat import Heartbeat
 from durasleep.worker.loops.heartbeats import Heartbeats
 from durasleep.worker.loops.loop_watch import LoopWatch
+from durasleep.worker.loops.pulse import Pulse
 from durasleep.worker.serving import Serving, cancel
 from durasleep.worker.servings import Servings
 from durasleep.worker.sharing import Sharing
@@ -56,7 +60,8 @@ from durasleep.worker.turns import Turns
 
 logger = logging.getLogger("durasleep")
 
-PULSE_S = 0.5  # how often the event loop shows the heartbeat that it is not blocked
+FIRE_ONLY = "fire-only"
+"""The group of workers that only fire timers: it has no queue."""
 LOOP_RETRY_S = 1.0  # after a loop failed; a broken Redis must not be asked in a tight loop
 
 
@@ -80,8 +85,8 @@ def check_partitions(partitions: Collection[int]) -> frozenset[int]:
 class Worker:
     """Serves one group of one namespace until it is told to stop.
 
-    ``held``, ``waits``, ``in_threads``, ``is_relaying``, ``relays``, ``own_loop``, ``crash``, ``fire`` and ``consumer``
-    serve other parts of durasleep, and may change.
+    ``held``, ``waits``, ``in_threads``, ``is_relaying``, ``relays``, ``own_loop``, ``crash``, ``fire``, ``consumer``
+    and ``notify`` serve other parts of durasleep, and may change.
     """
 
     _heartbeats: Heartbeats | None = None
@@ -89,6 +94,7 @@ class Worker:
     _unfit: SchemaMismatch | None = None
     _is_used_up = False
     _sharing: Sharing | None = None
+    _unblocking: asyncio.Future[list[Any]] | None = None
 
     def __init__(
         self,
@@ -105,19 +111,31 @@ class Worker:
         lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         overrides: Overrides = MappingProxyType({}),
         declare: Callable[[Store], Awaitable[None]] | None = None,
+        telemetry: Telemetry | None = None,
+        fires_only: bool = False,
     ) -> None:
-        """It serves these ``partitions`` only, or else its share of all of them. ``declare`` puts its schedules."""
+        """It serves these ``partitions`` only, or else its share of all of them. ``declare`` puts its schedules. If it
+        ``fires_only``, it keeps the timers of all groups, and takes no executions. By default nothing is counted.
+        """
+        self._telemetry = telemetry = telemetry or Telemetry()
+        self._fires_only = fires_only
+        self._pulse = Pulse(telemetry.meter)
+        self.notify = Notify()
+        """Tells the service manager of it."""
+        self.health = Health(heartbeat_s=settings.heartbeat_s)
+        """Whether it lives and is ready, for any thread."""
         self.name = check_name(name or default_name(), "worker")
         self.group = check_name(group, "group")
         # Two processes with one name never share a consumer.
         self._consumer = f"{self.name}/{secrets.token_hex(4)}"
         self._partitions = None if partitions is None else check_partitions(partitions)
         self._settings = settings
-        self._lifespan = lifespan
-        self._declare = declare
-        self._registry = registry
-        self._codec = codec
-        self._store = Store(connector, namespace=namespace, settings=settings, name=self.name)
+        self._concurrency = 0 if fires_only else concurrency
+        self._lifespan, self._declare = lifespan, declare
+        self._registry, self._codec = registry, codec
+        self._store = Store(
+            connector, namespace=namespace, settings=settings, name=self.name, on_exchange=telemetry.on_exchange
+        )
         # Firing and reading go on while commits are answered: a quarter more workflows a second.
         self._incoming = self._store.second_connection()
         self._executor = Executor(
@@ -132,18 +150,22 @@ class Worker:
             on_used_up=self._leave_used_up,
             on_full=self._unblock_readers,
             require=self._require,
+            meter=telemetry.meter,
         )
+        telemetry.know(registry.names(), self._executor.slots)
         self._declaring = Declaring(self._store, registry)
-        self._reading_turns = Turns(self._store.partitions.node_of)
-        self._firing_turns = Turns(self._store.partitions.node_of)
-        self._unblocking: asyncio.Future[list[Any]] | None = None
+        self._reading_turns, self._firing_turns = [Turns(self._store.partitions.node_of) for _ in range(2)]
         self._servings = Servings(self._store, self._make_serving, self._begin_loop, self._beat_settled)
         self._servings.prepare((0,))  # there may be others, as soon as it has asked Redis
         self._jam = Jam()
-        self._stop_asked = asyncio.Event()
-        self._abort_asked = asyncio.Event()
+        self._stop_asked, self._abort_asked = asyncio.Event(), asyncio.Event()
         self.ready = asyncio.Event()
         """Set when the worker has sent its first heartbeat and reads."""
+
+    @property
+    def health_url(self) -> str | None:
+        """Where it answers ``/livez``, ``/readyz`` and ``/metrics`` now, as ``http://HOST:PORT``; None if nowhere."""
+        return self._telemetry.url
 
     @property
     def running(self) -> int:
@@ -181,6 +203,11 @@ class Worker:
         """Read no more, let running steps finish within the grace time, release the other leases. Again: at once."""
         if self._stop_asked.is_set():
             self._abort_asked.set()
+        self._begin_leaving()
+
+    def _begin_leaving(self) -> None:
+        self.health.note_leaving()
+        self.notify.stopping()
         self._stop_asked.set()
 
     def crash(self) -> None:
@@ -212,14 +239,14 @@ class Worker:
 
     def abort(self) -> None:
         """Leave at once: running steps are cancelled, and their executions released."""
-        self._stop_asked.set()
+        self._begin_leaving()
         self._abort_asked.set()
 
     def _leave_used_up(self) -> None:
         """No sync function can run here any more."""
         logger.error("worker %s leaves: all its threads are lost, and its process must be started again", self.name)
         self._is_used_up = True
-        self._stop_asked.set()
+        self._begin_leaving()
 
     async def run(self, *, start_timeout_s: float | None = None) -> None:
         """Serve until ``stop``; wait for a Redis that cannot serve it now, also at the start.
@@ -229,9 +256,15 @@ class Worker:
         any more; UsageError if the namespace lacks a partition that it is to serve; ThreadsLost if it has left by
         itself, because functions that nobody waits for hold all its threads.
         """
-        async with self._lifespan():
-            humanize.be_heard()
-            await self._serve(start_timeout_s)
+        with self._telemetry.serving(self.health):
+            self._pulse.shown_to += [self.health.pulse, self.notify.alive]
+            pulse = self._begin_loop("pulse", self._pulse.run)
+            try:
+                async with self._lifespan():
+                    humanize.be_heard()
+                    await self._serve(start_timeout_s)
+            finally:
+                await cancel(pulse)
         if self._unfit is not None:
             raise self._unfit
         if self._is_used_up:
@@ -256,10 +289,14 @@ class Worker:
         self._servings.begin()
         if self._sharing is not None:
             self._sharing.begin(self._begin_loop)
-        pulse = self._begin_loop("pulse", self._show_pulse)
         declaring = self._begin_loop("declaring", self._declaring.run)
         functions = ", ".join(self._registry.names()) or "no functions"
-        logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
+        if self._fires_only:
+            logger.info("worker %s is ready: it fires the timers of all groups, and runs no functions", self.name)
+        else:
+            logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
+        self.health.note_joined()
+        self.notify.ready()
         self.ready.set()
         try:
             await self._stop_asked.wait()
@@ -268,7 +305,7 @@ class Worker:
             if self._sharing is not None:
                 await self._sharing.end()
             await self._servings.end()
-            await cancel(pulse, declaring)
+            await cancel(declaring)
             await self._leave(heartbeats)
 
     async def _require(self, feature: str) -> None:
@@ -278,6 +315,7 @@ class Worker:
         """They are sent in threads of their own; the answers are passed to this loop."""
         loop, store = asyncio.get_running_loop(), self._store
         watch = self._loop_watch = LoopWatch(self._settings, threading.get_ident())
+        self._pulse.shown_to.append(watch.pulse)
 
         def make(node: Address | None, served: Callable[[], Iterable[Keyspace]]) -> Heartbeat:
             return Heartbeat(
@@ -291,7 +329,8 @@ class Worker:
                 served=served,
                 functions=self._functions_at,
                 lost_threads=lambda: self._executor.lost_threads,
-                on_beat=partial(post, loop, self._take_beat),
+                slots=self._concurrency,
+                on_beat=partial(self._pass_on_beat, loop),
                 on_unfit=lambda error: post(loop, self._end_unfit, error),
                 on_unserved=partial(heartbeats.note_unserved, node),
                 knows_namespace=partial(heartbeats.knows_namespace, node),
@@ -370,6 +409,8 @@ class Worker:
     async def _choose_partitions(self) -> frozenset[int]:
         """Those it was told to serve, the only one, or its share as a member of its group."""
         count = len(self._store.keyspaces)
+        if self._fires_only and self._partitions is None:
+            return frozenset(range(count))
         if self._partitions is not None:
             self._check_partitions(self._partitions, count)
             return self._partitions
@@ -401,6 +442,8 @@ class Worker:
             begin=self._begin_loop,
             reading_turns=self._reading_turns,
             firing_turns=self._firing_turns,
+            meter=self._telemetry.meter,
+            fires_only=self._fires_only,
         )
 
     def _unblock_readers(self) -> None:
@@ -478,18 +521,20 @@ class Worker:
 
     # -- loops
 
-    async def _show_pulse(self) -> None:
-        while True:
-            self._loop_watch.pulse()
-            await asyncio.sleep(PULSE_S)
-
     def _end_unfit(self, error: SchemaMismatch) -> None:
         """Another version has taken over the namespace: nothing is written any more, not even to release leases."""
         logger.error("%s: this worker ends, and leaves its executions to others", error)
         self._unfit = error
         self.crash()
 
+    def _pass_on_beat(self, loop: asyncio.AbstractEventLoop, beat: Beat, sent_us: int, received_us: int) -> None:
+        """In the thread of a heartbeat: the event loop may be blocked."""
+        self.health.note_beat()
+        post(loop, self._take_beat, beat, sent_us, received_us)
+
     def _take_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
+        if self._telemetry.on_exchange is not None:
+            self._telemetry.on_exchange(("heartbeat",), (received_us - sent_us) / 1e6)
         self._jam.look([] if self._executor.free else self._executor.in_slots(), self._executor.waits())
         serving = self._servings.get(beat.partition)
         if serving is not None:

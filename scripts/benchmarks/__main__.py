@@ -15,6 +15,7 @@ from durasleep.errors import DurasleepError
 from scripts.benchmarks import (
     channels,
     cpu,
+    dashboard,
     fairness,
     fanout,
     find,
@@ -31,6 +32,7 @@ from scripts.benchmarks import (
     rpc,
     scale,
     schedules,
+    spans,
     startup,
     steps,
     storm,
@@ -79,6 +81,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "nodes": nodes,
     "wakeups": wakeups,
     "channels": channels,
+    "dashboard": dashboard,
+    "spans": spans,
 }
 
 

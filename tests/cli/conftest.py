@@ -33,7 +33,8 @@ NewProject = Callable[..., Terminal]
 def quick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Quick]:
     """Runs a short command in this process, because most of a command's time is the start of Python."""
     logger = logging.getLogger("durasleep")
-    kept = (logger.handlers[:], logger.level, logger.propagate)
+    kept = (logger.handlers[:], logger.filters[:], logger.level, logger.propagate)
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
     directories: set[Path] = set()
     monkeypatch.setattr(sys, "path", sys.path.copy())
 
@@ -50,7 +51,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return Done(ended.value.code, out, err)
 
     yield run
-    logger.handlers[:], logger.level, logger.propagate = kept
+    logger.handlers[:], logger.filters[:], logger.level, logger.propagate = kept
     for directory in directories:
         forget_modules_in(directory)
 

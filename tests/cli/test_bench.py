@@ -39,6 +39,7 @@ EXPECTED: dict[str, tuple[str, dict[str, int], str]] = {
     "recover": ("--sleepers 50", {"sleepers": 50}, "first_timer_s takeover_s"),
     "growth": ("--timers 200 --base 100 --wake-ups 10 --lead 1.5", {"timers": 200}, "redis_ratio p50_ratio"),
     "month": ("--runs 1", {}, "fakeredis_best_s fakeredis_p50_s server_best_s server_p50_s"),
+    "dashboard": ("--sleepers 50 --ended 5", {}, "overview_cpu_ms execution_cpu_ms"),
     "startup": ("--rounds 1", {}, "import_ratio application_ratio worker_ratio help_ratio get_help_ratio"),
 }
 

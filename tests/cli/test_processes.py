@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -19,13 +21,18 @@ from tests.cli.conftest import NewProject, Quick
 from tests.cli.terminal import Terminal, wait_for
 
 APP = """
-import os
+import asyncio, os
 from durasleep import Durasleep
 app = Durasleep()
 
 @app.task
 def where() -> int:
     return os.getpid()
+
+@app.task
+async def long() -> str:
+    await asyncio.sleep(3)
+    return "done"
 """
 
 
@@ -60,6 +67,23 @@ def test_one_that_is_killed_is_started_again_and_all_leave_together(
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(30) == 0
     assert not any(child.is_running() for child in replaced)
+
+
+def test_a_signal_to_the_command_and_to_each_of_its_processes_lets_what_runs_finish(
+    here: Terminal, quick: Quick, parent: subprocess.Popen[bytes]
+) -> None:
+    ids = [f"long-{number}" for number in range(4)]
+    for id in ids:
+        assert quick(here, "rpc", id, "long", "--no-wait").code == 0
+    wait_for(lambda: all(describe(quick, here, id)["status"] != "queued" for id in ids), "all to run")
+    for process in (psutil.Process(parent.pid), *children_of(parent)):  # as systemd does it
+        process.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 0
+    assert [describe(quick, here, id)["state"] for id in ids] == ["resolved"] * 4
+
+
+def describe(quick: Quick, here: Terminal, id: str) -> dict[str, Any]:
+    return dict(json.loads(quick(here, "get", id, "--json").out))
 
 
 def test_they_leave_when_the_command_was_killed(parent: subprocess.Popen[bytes]) -> None:

@@ -125,10 +125,6 @@ class Channels(Gates):
         """Who repeats a call hears the same after the end, too."""
         return box
 
-    def calls_after_the_end(self, calls: tuple[str, ...]) -> tuple[str, ...]:
-        """So it is with those that the execution itself remembers."""
-        return calls
-
     # -- taking in
 
     def mailbox(self, id: str) -> Mailbox:
@@ -282,8 +278,12 @@ class Channels(Gates):
         """What is unread goes; what repeated calls need is kept for a while."""
         promise = self.promises[id]
         self.close_books(id, promise)
-        self.put(id, receives=(), has_mailbox=False, calls=self.calls_after_the_end(promise.calls))
-        if not promise.has_mailbox:
+        if promise.calls:  # its mailbox remembers them, whatever becomes of it
+            self.open_mailbox(id)
+            self.put_mailbox(id, calls=(*self.mail[id].calls, *[(call, "delivered") for call in promise.calls]))
+        has_mailbox = self.promises[id].has_mailbox
+        self.put(id, receives=(), has_mailbox=False, calls=())
+        if not has_mailbox:
             return
         box = self.mail[id]
         kept = self.memory_after_the_end(box)._replace(unread=(), lines=self.lines_after_the_end(box.lines))

@@ -28,6 +28,7 @@ from durasleep.model import (
     StartTimer,
     State,
     StepResult,
+    TracePoint,
     Transaction,
     levels_of,
 )
@@ -1052,7 +1053,7 @@ class Scripts(Channels):
                 self._start(id, number, Entry(Kind.PROMISE, name=name, due=instant))
             case StepResult(number, name, state, payload):
                 self.journal(id, number, Entry(Kind.STEP, name=name), state, payload)
-            case Publish():
+            case Publish() | TracePoint():
                 pass  # it changes no place and no entry
             case Mark(number, kind, name):
                 self.put_entry(id, number, Entry(kind, State.RESOLVED, name=name))

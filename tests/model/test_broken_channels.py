@@ -173,9 +173,6 @@ class WithMailboxesThatGoAtTheEnd(Scripts):
     def memory_after_the_end(self, box: Mailbox) -> Mailbox:
         return Mailbox(lines=box.lines)
 
-    def calls_after_the_end(self, calls: tuple[str, ...]) -> tuple[str, ...]:
-        return calls[:0]
-
 
 class WithMailboxesForTheLivingOnly(Scripts):
     """Nobody looks at the mailbox of an execution that has ended."""

@@ -265,6 +265,8 @@ async def test_while_a_slot_moves_lists_leave_its_partition_out_and_say_so(clust
         assert {timer.id.partition("~")[0] for timer in timers} == ids.keys() - moving
         assert not timers.is_all
         assert not (await wide.fsck()).is_whole
+        seen = await wide.overview()
+        assert (seen.sleepers, seen.partitions[0].is_asked, seen.is_all) == (len(ids) - len(moving), False, False)
         first, *others = await wide.partitions()
         assert (first.node, first.moving_to, first.timers) == (str(home), str(other), None)
         assert sum(one.timers or 0 for one in others) == len(ids) - len(moving)
@@ -273,6 +275,9 @@ async def test_while_a_slot_moves_lists_leave_its_partition_out_and_say_so(clust
         await asyncio.to_thread(cluster.finish_move, store.keyspaces[0].slot)
         assert {one.id for one in await wide.search()} == ids.keys()
         assert (await wide.fsck()).is_whole
+        seen = await wide.overview()
+        assert (seen.sleepers, len(seen.groups), seen.is_all) == (len(ids), 1, True)
+        assert {row.node for row in seen.partitions} == {str(node) for node in cluster.masters()}
         for id in ids:
             await wide.cancel(id)
             await until(wide, id, "done")
@@ -342,6 +347,10 @@ async def test_where_one_node_does_not_answer_all_others_are_used_and_shown(
     assert ({one.id for one in found}, found.is_all) == (set(living), False)
     assert not (await newcomer.fsck()).is_whole
     assert {one.number for one in await newcomer.partitions() if not one.answers} == lost
+    seen = await newcomer.overview()
+    assert ({row.number for row in seen.partitions if not row.is_asked}, seen.is_all) == (lost, False)
+    assert seen.sleepers == len(living)
+    assert not (await newcomer.stats()).is_all
     said = [one.text for one in await newcomer.diagnose() if one.subject == "cluster"]
     assert any(f"{home} does not answer" in text for text in said)
     async with serving(newcomer, "w2"):

@@ -75,6 +75,7 @@ class Driver:
         inbox: str = "",
         retention_ms: int | None = None,
         traits: str = "",
+        trace: str = "",
     ) -> Created:
         self._calls += 1
         execution = kind is Kind.EXECUTION
@@ -92,6 +93,7 @@ class Driver:
                 inbox=inbox,
                 retention="" if retention_ms is None else str(retention_ms),
                 traits=traits,
+                trace=trace,
             )
         )
 

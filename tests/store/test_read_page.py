@@ -9,7 +9,7 @@ import pytest
 
 from durasleep.errors import CorruptData
 from durasleep.model import CommitAction, Number, PromiseId, StartPromise, StartTimer, State, StepResult
-from durasleep.protocol.journal import Page, read_outcome, read_page
+from durasleep.protocol.journal import Page, read_outcome, read_page, read_record
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.protocol.script import Value
 from durasleep.transport.connection import Link
@@ -58,6 +58,38 @@ async def test_small_results_come_in_pages_that_are_bounded_in_entries(driver: D
     found = await pages(driver, "a")
     assert max(len(page.entries) for page in found) < 2 * LIMIT["answer_entries_max"]
     assert len((await driver.load("a")).entries) == 700
+
+
+async def test_the_first_of_several_pages_has_each_field_that_a_record_has(driver: Driver) -> None:
+    await fill(driver, "a", 700, b"")
+    await driver.control("halt", "a")
+    key = driver.keys.promise("a")
+    before = await driver.redis.hgetall(key)
+    texts = {"value": b"v", "settled": b"9", "labels": b"k=v", "limit": b"+l/k", "receives": b"5\tx\n", "extras": b"r"}
+    await driver.redis.hset(key, mapping={F[name]: text for name, text in texts.items()})
+    for name in (
+        "origins",
+        "trace",
+        "trace_now",
+        "base",
+        "begun",
+        "reason",
+        "due",
+        "deadline",
+        "crash_count",
+        "args",
+        "entry",
+    ):
+        await driver.redis.hset(key, F[name], b"7")
+    whole = await driver.store.call(read_record(driver.keys, PromiseId("a")))
+    assert whole is not None
+    unset = {field for field in whole.__struct_fields__ if not getattr(whole, field)}
+    assert unset <= {"unseen"}, "each has a value here"
+    first, *rest = await pages(driver, "a")
+    assert rest
+    assert first.record == whole
+    await driver.redis.delete(key)
+    await driver.redis.hset(key, mapping=before)
 
 
 async def test_results_that_are_larger_than_a_page_still_come(driver: Driver) -> None:

@@ -32,6 +32,7 @@ from durasleep.model import (
     StartTimer,
     State,
     StepResult,
+    TracePoint,
     Transaction,
 )
 from durasleep.runtime import nondeterminism
@@ -255,7 +256,7 @@ class World:
                 self.commands.extend(commands)
                 payload = b"*%d\n" % len(commands) + b":1\n" * len(commands)
                 self._put(Entry(number, Kind.TRANSACTION, State.RESOLVED, "", self._stamp(), payload=payload))
-            case StepResult() | Checkpoint() | Publish():
+            case StepResult() | Checkpoint() | Publish() | TracePoint():
                 raise AssertionError("the runtime makes no step results")
 
     def settle(self, number: str, state: State, value: Any = None) -> Entry:

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from durasleep.errors import Fenced, StoreFull
-from durasleep.model import CommitAction, Number, Op, Place, PromiseId, StartTimer
+from durasleep.model import CommitAction, Number, Op, Place, PromiseId, StartTimer, State
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.keys import F
@@ -31,6 +31,8 @@ HoldClock = Callable[[ModuleType], HeldClock]
 
 class Work:
     """What is done with one execution: it commits what it is given, and notes what it is answered."""
+
+    ending: State | None = None
 
     def __init__(self, all: Committing, running: HeldExecution, *says: BatchItem[Committed] | Exception | None) -> None:
         self.running = running
@@ -250,6 +252,8 @@ async def test_code_that_takes_long_lets_the_loop_go_on_between_two_answers(
 
 class Slow:
     """Takes its time with an answer."""
+
+    ending: State | None = None
 
     def __init__(self, inner: Work, spend: Callable[[], object]) -> None:
         self._inner, self._spend = inner, spend

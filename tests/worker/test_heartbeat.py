@@ -73,6 +73,7 @@ class Hearts:
             served=lambda: self.served,
             functions=lambda _: "some",
             lost_threads=lambda: 3,
+            slots=7,
             on_beat=on_beat or self._note,
             on_unfit=self.unfit.append,
             on_unserved=self.unserved.append,

@@ -69,3 +69,15 @@ def test_where_nobody_reads_them_nothing_is_counted(level: int, caplog: pytest.L
     assert lines.allow("resolved") is (level == logging.INFO)
     if level == logging.WARNING:
         assert not lines.allow("resolved")
+
+
+async def test_at_the_end_the_others_are_said_at_once(
+    hold_clock: Callable[[ModuleType], HeldClock], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+    hold_clock(log_sampler)
+    lines = LogSampler(1)
+    assert [lines.allow("resolved") for _ in range(3)] == [True, False, False]
+    lines.end()
+    lines.end()
+    assert caplog.messages == ["and in the same second: 2 resolved"]

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
 
 from durasleep.cli.output import console
 from durasleep.errors import DurasleepError
@@ -18,30 +21,102 @@ if TYPE_CHECKING:
     from durasleep.app import Durasleep
 
 ID = "sleep-workflow-1"
+SHOWN_ID = "bill-42"
 SLEEP_S = 5
 _KILL_AFTER_S = 2.0
 _START_LIMIT_S = 20.0
 _RESULT_LIMIT_S = 30.0
+_LOOK_S = 0.5  # how often it is checked that the worker lives
+_PAUSE_S = 4.0  # without any worker, so that there is time to see that the sleep is still there
 _EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
 _LATE_MAX_MS = 1_000  # if it is later, the demo has failed
 
 
-def demo() -> int:
+@contextlib.contextmanager
+def _ended_by_signals() -> Generator[None]:
+    """Ctrl-C and SIGTERM end the block: it has no other end."""
+
+    def end(_number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    with contextlib.suppress(KeyboardInterrupt):
+        yield
+
+
+def demo(
+    ui: Annotated[
+        bool, typer.Option("--ui", help="Show a sleep of thirty days in the dashboard, until Ctrl-C.")
+    ] = False,
+) -> int:
     """Kill a worker while its workflow sleeps, and show that the workflow finishes all the same.
 
-    Exit code 0 only if it does.
+    Exit code 0 only if it does. With --ui you see it in a browser, and you kill the worker and end the sleep yourself.
     """
     import asyncio
 
     from durasleep.devserver import DevServer
 
+    if ui:
+        from durasleep import dashboard
+
+        dashboard.check_installed()
     console.log_to_stderr(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="durasleep-demo-") as directory, DevServer(Path(directory)) as server:
         console.event(f"a {server.binary.kind} server of its own is up at {server.url}")
+        if ui:
+            with _ended_by_signals():
+                _show(server.url)
+            return 0
         try:
             return asyncio.run(_notify(server.url))
         except asyncio.CancelledError:
             return _EXIT_TOLD_TO_STOP
+
+
+def _show(url: str) -> None:
+    """Keep a worker and the dashboard alive, and say what to try; it ends by an exception."""
+    import asyncio
+
+    from durasleep.app import Durasleep
+    from durasleep.cli.commands import ui
+
+    workers = _Workers(url)
+
+    async def run(page: str) -> None:
+        async with Durasleep(url) as client:
+            await _show_of(client, workers, page)
+
+    with ui.running(url, Durasleep(url).namespace) as page:
+        try:
+            asyncio.run(run(page))
+        finally:
+            workers.end()
+
+
+async def _show_of(client: Durasleep, workers: _Workers, page: str) -> None:
+    import asyncio
+
+    from durasleep.cli.demo_app import bill_after_a_month
+
+    worker = workers.start()
+    handle = await client.rpc(SHOWN_ID, bill_after_a_month, "the order")
+    console.event(f'rpc("{SHOWN_ID}", bill_after_a_month, "the order")')
+    console.event(f"see it sleep for thirty days: {page}executions/{SHOWN_ID}")
+    console.event(f"worker {worker.pid} serves it; try kill -9 {worker.pid}, and then click Wake; Ctrl-C ends the demo")
+    is_reported = False
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        if worker.poll() is not None:
+            console.event(f"worker {worker.pid} is gone, and the sleep goes on; another one starts in {_PAUSE_S:.0f} s")
+            await asyncio.sleep(_PAUSE_S)
+            worker = workers.start()
+            console.event(f"worker {worker.pid} starts, and knows nothing of the first")
+        if not is_reported and await handle.done():
+            is_reported = True
+            result = (await asyncio.gather(handle.result(), return_exceptions=True))[0]
+            console.event(f"{SHOWN_ID} has ended: {result!r}")
 
 
 class _Workers:

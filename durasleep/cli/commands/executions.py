@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,41 +26,20 @@ from durasleep.cli.options import (
     UrlOption,
 )
 from durasleep.cli.output import console, json_values
-from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
-from durasleep.query.statuses import PENDING_STATUSES
+from durasleep.errors import DurasleepError, UsageError
 
 if TYPE_CHECKING:
     from durasleep.app import Durasleep
-    from durasleep.protocol.promises import Controlled
+    from durasleep.client.bulk import Answer, Verb
     from durasleep.query.search import Search, SearchPage
 
 EXIT_FAILED = 1
 
-AT_ONCE = 1_000  # how many calls run at a time
 _PREVIEW_MAX = 20  # of the executions that a filter found: one screen
-
-_ASLEEP = ("suspended", "delayed")
-_FAILED = ("failed", "rejected", "timedout", "canceled")
-_UNCHANGED = ("already", "running")  # words of an answer
 
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do it to everything that the filter finds, without asking.")
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Verb:
-    """What to do, and to which executions if a filter names no status."""
-
-    name: str
-    statuses: Sequence[str]
-    act: Callable[[Durasleep, str], Awaitable[Controlled]]
-    only_roots: bool = False
-    """Whether it leaves the children of an execution alone."""
-    only_ended: Sequence[str] = ()
-    """The statuses that it can change, if these are few."""
-    audited: str = ""
-    """Its name in the audit, if that is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +57,7 @@ class _Chosen:
     by: str
     """Who does it."""
 
-    def check(self, verb: _Verb) -> None:
+    def check(self, verb: Verb) -> None:
         """UsageError unless exactly one of the two is given."""
         is_filter = bool(self.status or self.group or self.function or self.label or self.since)
         if self.ids and is_filter:
@@ -87,7 +67,7 @@ class _Chosen:
         if verb.only_ended and (wrong := [one for one in self.status or () if one not in verb.only_ended]):
             raise UsageError(f"--status {wrong[0]}: there is nothing to {verb.name}; use {', '.join(verb.only_ended)}")
 
-    def search(self, verb: _Verb) -> Search:
+    def search(self, verb: Verb) -> Search:
         """What the filter finds; UsageError for one that cannot be used."""
         from durasleep.client import requests
         from durasleep.query.search import Search
@@ -103,9 +83,8 @@ class _Chosen:
 
     def filter(self, statuses: Sequence[str]) -> str:
         """The filter as options, for the audit."""
-        named = [*(("--status", status) for status in statuses), ("--group", self.group), ("--func", self.function)]
-        named += [*(("--label", label) for label in self.label or ()), ("--since", self.since)]
-        return " ".join(f"{option} {value}" for option, value in named if value)
+        options = {"--group": self.group, "--func": self.function, "--since": self.since}
+        return _bulk().filter_text(statuses, options, self.label or ())
 
 
 @dataclass(slots=True)
@@ -152,7 +131,7 @@ def wake(
 
     An ID is that of a timer, of a delayed execution, or of an execution that waits for exactly one timer.
     """
-    verb = _Verb("wake", _ASLEEP, lambda client, which: client.wake(which))
+    verb = _bulk().wake()
     return _control(
         verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
     )
@@ -189,7 +168,7 @@ def reschedule(
     if (at is None) == (within is None):
         raise UsageError("until when? Give either --at with a time or --in with a duration")
     due = parse_duration(within or "") if at is None else parse_instant(at)
-    verb = _Verb("reschedule", _ASLEEP, lambda client, which: client.reschedule(which, due))
+    verb = _bulk().reschedule(due)
     return _control(
         verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
     )
@@ -214,8 +193,7 @@ def cancel(
     namespace: NamespaceOption = None,
 ) -> int:
     """Ask an execution to end. Its code gets the cancel at its next await, and may clean up."""
-    audited = "force" if force else ""
-    verb = _Verb("cancel", PENDING_STATUSES, lambda client, which: client.cancel(which, force=force), audited=audited)
+    verb = _bulk().cancel(force=force)
     return _control(
         verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
     )
@@ -241,8 +219,7 @@ def halt(
     namespace: NamespaceOption = None,
 ) -> int:
     """Stop an execution where it is, until it is resumed. Its timers go on."""
-    statuses = [status for status in PENDING_STATUSES if status != "halted"]
-    verb = _Verb("halt", statuses, lambda client, which: client.halt(which, reason))
+    verb = _bulk().halt(reason)
     return _control(
         verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
     )
@@ -266,7 +243,7 @@ def resume(
     namespace: NamespaceOption = None,
 ) -> int:
     """Let a halted execution go on. Use `durasleep retry` for an execution that has failed."""
-    verb = _Verb("resume", ["halted"], lambda client, which: client.resume(which))
+    verb = _bulk().resume()
     return _control(
         verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
     )
@@ -296,7 +273,7 @@ def retry(
     A filter without a status finds executions that were rejected or have timed out. `--status canceled` finds canceled
     ones. Children run again, too. A child with an id of its own does not: if it has failed, retry it first.
     """
-    verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which), only_roots=True, only_ended=_FAILED)
+    verb = _bulk().retry()
     return _control(
         verb, _Chosen(ids, status, group, function, label, since, yes, as_json, address.find_by(by)), url, namespace
     )
@@ -337,7 +314,7 @@ def fork(
         json_values.data(f"{new}: {'forked' if found is Disposition.CREATED else 'forked already'}")
 
 
-def _control(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
+def _control(verb: Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
     """Do it, and say what happened to each. Exit 1 if it could not be done to one of them."""
     import asyncio
 
@@ -372,23 +349,11 @@ def _end(tally: _Tally, chosen: _Chosen) -> int:
 
 async def _first_part(client: Durasleep, search: Search) -> SearchPage:
     async with client:
-        return await _next_part(client, search)
-
-
-async def _next_part(client: Durasleep, search: Search) -> SearchPage:
-    """The next executions that were found; none if there are no more."""
-    from durasleep.client.client import store_of
-    from durasleep.query.search import SearchPage
-
-    store = await store_of(client)
-    while not search.is_over or search.again():
-        if found := await store.run(search.part(store.keyspaces)):
-            return found
-    return SearchPage()
+        return await _bulk().next_part(client, search)
 
 
 async def _control_found(
-    client: Durasleep, verb: _Verb, chosen: _Chosen, tally: _Tally, found: SearchPage, search: Search
+    client: Durasleep, verb: Verb, chosen: _Chosen, tally: _Tally, found: SearchPage, search: Search
 ) -> None:
     """Do it in parts, one after the other, so that there may be any number of executions. The audit has one entry for
     all of it, also if it does not come to its end.
@@ -398,31 +363,27 @@ async def _control_found(
             with console.progress() as show:
                 while found:
                     await _control_all(client, verb, [one.id for one in found], chosen, tally, show)
-                    found = await _next_part(client, search)
+                    found = await _bulk().next_part(client, search)
         finally:
             await _note(client, verb, chosen, tally)
 
 
-async def _note(client: Durasleep, verb: _Verb, chosen: _Chosen, tally: _Tally) -> None:
-    from durasleep.client.client import store_of
-    from durasleep.protocol import audit
-
+async def _note(client: Durasleep, verb: Verb, chosen: _Chosen, tally: _Tally) -> None:
     if not tally.changed:
         return
-    name, what = verb.audited or verb.name, chosen.filter(chosen.status or verb.statuses)
     try:
-        store = await store_of(client)
-        await store.call(audit.note(store.keyspaces[0], chosen.by, name, filter=what, count=tally.changed))
+        filter = chosen.filter(chosen.status or verb.statuses)
+        await _bulk().note(client, chosen.by, verb, filter, tally.changed)
     except DurasleepError as error:
         console.warning(f"this is not in the audit: {error}")
 
 
-async def _control_these(client: Durasleep, verb: _Verb, chosen: _Chosen, tally: _Tally) -> None:
+async def _control_these(client: Durasleep, verb: Verb, chosen: _Chosen, tally: _Tally) -> None:
     async with client:
         await _control_all(client, verb, chosen.ids or (), chosen, tally)
 
 
-def _is_meant(verb: _Verb, found: SearchPage, search: Search, yes: bool) -> bool:
+def _is_meant(verb: Verb, found: SearchPage, search: Search, yes: bool) -> bool:
     """Show what was found. On a terminal, ask; elsewhere UsageError without --yes."""
     from durasleep.cli.output import tables
 
@@ -441,69 +402,37 @@ def _is_meant(verb: _Verb, found: SearchPage, search: Search, yes: bool) -> bool
 
 async def _control_all(
     client: Durasleep,
-    verb: _Verb,
+    verb: Verb,
     ids: Sequence[str],
     chosen: _Chosen,
     tally: _Tally,
     show: Callable[[str], None] = lambda _: None,
 ) -> None:
-    import asyncio
-
-    for start in range(0, len(ids), AT_ONCE):
-        part = ids[start : start + AT_ONCE]
-        answers = await asyncio.gather(*(_control_one(client, verb, id) for id in part))
-        for id, answer in zip(part, answers, strict=True):
-            _count(verb, id, answer, chosen, tally)
+    for start in range(0, len(ids), _bulk().AT_ONCE):
+        for answer in await _bulk().control_all(client, verb, ids[start : start + _bulk().AT_ONCE]):
+            _count(answer, chosen, tally)
         show(f"{verb.name}: {tally} so far")
 
 
-def _count(verb: _Verb, id: str, answer: Controlled | DurasleepError, chosen: _Chosen, tally: _Tally) -> None:
+def _count(answer: Answer, chosen: _Chosen, tally: _Tally) -> None:
     """Say what has happened to one, or keep it for --json."""
-    error = str(answer) if isinstance(answer, DurasleepError) else _other_verb(verb, id, answer)
-    word = None if isinstance(answer, DurasleepError) else answer.word
-    if error:
+    if answer.is_failed:
         tally.failed += 1
-    elif word in _UNCHANGED:
-        tally.unchanged += 1
-    else:
+    elif answer.is_changed:
         tally.changed += 1
+    else:
+        tally.unchanged += 1
+    error = answer.text if answer.is_failed else None
     if chosen.as_json:
-        tally.executions.append({"id": id, "word": word, "error": error or None})
+        tally.executions.append({"id": answer.id, "word": answer.word, "error": error})
     elif error:
         console.error(error)
-    elif not isinstance(answer, DurasleepError):
-        json_values.data(f"{id}: {_describe(verb, answer)}")
+    else:
+        json_values.data(answer.text)
 
 
-async def _control_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | DurasleepError:
-    try:
-        return await verb.act(client, id)
-    except StoreUnavailable:
-        raise
-    except DurasleepError as error:
-        return error
+def _bulk() -> ModuleType:
+    """The verbs; they need a client, which the help does not."""
+    from durasleep.client import bulk
 
-
-def _other_verb(verb: _Verb, id: str, answer: Controlled) -> str:
-    """Name the command that helps, if it is another one."""
-    from durasleep.model import State, root_of
-
-    if verb.name == "resume" and answer.word == "already" and answer.state is not State.RESOLVED:
-        return f"{id} is {answer.state}, and stays so: `durasleep retry {root_of(id)}` runs it again"
-    if verb.name == "retry" and answer.word == "halted":
-        return f"{id} is halted, and has not failed: `durasleep resume {id}` lets it go on where it was"
-    return ""
-
-
-def _describe(verb: _Verb, answer: Controlled) -> str:
-    from durasleep.model import State
-
-    match answer.word, answer.state:
-        case "already", State.PENDING:
-            return "not asleep"
-        case "already", state:
-            return f"{state} already"
-        case "running", _:
-            return "has not ended" if verb.name == "retry" else "not halted"
-        case word, _:
-            return word
+    return bulk

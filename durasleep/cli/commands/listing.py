@@ -119,7 +119,7 @@ def tree(
             return
         tables.tree(found, _now_ms(), said)
         if not found.is_all:
-            console.note("This is not all of it: `durasleep tree` of one of its children shows more.")
+            console.note("This is not all of it: of each, the last calls are here, and what it waits for.")
 
     asyncio.run(fetch())
 

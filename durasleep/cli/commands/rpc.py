@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 _EXIT_WAITED = 3
 
+_CALLS_SHOWN = 100  # of an execution, the last ones: --values shows more
+_CALLS_MAX = 10_000
+
 
 @address.explained
 def rpc(
@@ -181,27 +184,37 @@ def _details(error: Exception) -> list[str]:
 @address.explained
 def get(
     id: Annotated[str, typer.Argument(metavar="ID", help="An execution, a timer or a promise.")],
-    with_values: Annotated[bool, typer.Option("--values", help="Show its arguments, and its whole result.")] = False,
+    with_values: Annotated[
+        bool,
+        typer.Option("--values", help="Show its arguments, its whole result, and what each of its calls returned."),
+    ] = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Show the state of an execution or promise, what it waits for, and how it has failed."""
+    """Show the state of an execution or promise, what it has called, what it waits for, and how it has failed."""
     import asyncio
 
-    from durasleep.cli.output import views
+    from durasleep.cli.output import histories, views
 
     client = address.open_client(url, namespace)
 
     async def fetch() -> None:
-        published = None
+        published = history = None
         async with client:
             description = await client.describe(id)
-            if description.kind == "execution" and not as_json:
-                published = views.in_one_line(await client.view(id))
+            if description.kind == "execution":
+                history = await client.history(
+                    id, limit=_CALLS_MAX if with_values else _CALLS_SHOWN, values=with_values
+                )
+                if not as_json:
+                    published = views.in_one_line(await client.view(id))
         if as_json:
-            json_values.data(json_values.as_json(asdict(description) | {"deaths": description.crash_count}))
-        else:
-            console.show(description, time.time_ns() // 1_000_000, with_values=with_values, published=published)
+            document = asdict(description) | {"deaths": description.crash_count}
+            json_values.data(json_values.as_json(document | histories.document(history)))
+            return
+        console.show(description, time.time_ns() // 1_000_000, with_values=with_values, published=published)
+        if history is not None:
+            histories.show(history, description.created_at_ms, with_values=with_values)
 
     asyncio.run(fetch())

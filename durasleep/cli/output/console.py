@@ -5,7 +5,6 @@ Only this folder imports rich, and only when there is something to show: rich ta
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.status import Status
 
+    from durasleep.observe.logs import ExecutionIds
     from durasleep.query.describe import Description
 
 STATUS_STYLE = {
@@ -57,13 +57,6 @@ def _out():  # noqa: ANN202 - as above
 
 def _err():  # noqa: ANN202 - as above
     return _console(stderr=True)
-
-
-class _SafeFormatter(logging.Formatter):
-    """Escapes control characters: log lines may contain texts of users, and log files are shown on terminals, too."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return json_values.visible(super().format(record))
 
 
 def console(*, on_stderr: bool = False):  # noqa: ANN201 - as above
@@ -189,23 +182,11 @@ def progress() -> Generator[Callable[[str], None]]:
     yield show
 
 
-def log_to_stderr(level: int) -> None:
-    """Log lines of durasleep on stderr: short on a terminal, dated elsewhere.
+def log_to_stderr(level: int, *, as_json: bool = False) -> ExecutionIds:
+    """See ``log_lines.log_to_stderr``, which imports what few commands need."""
+    from durasleep.cli.output import log_lines
 
-    If an application has handlers of its own, even later, the lines go only to these.
-    """
-    if sys.stderr.isatty():
-        from rich.logging import RichHandler
-
-        handler: logging.Handler = RichHandler(console=_err(), show_path=False, log_time_format="%H:%M:%S")
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("durasleep")
-    logger.handlers[:] = [handler]
-    logger.setLevel(level)
-    handler.addFilter(lambda _: logger.handlers == [handler] and not logging.getLogger().handlers)
+    return log_lines.log_to_stderr(level, as_json=as_json)
 
 
 def instant(ms: int) -> str:
@@ -248,7 +229,7 @@ def show(description: Description, now_ms: int, *, with_values: bool = False, pu
     """A promise with all that is known of it, and what it publishes, in one line. Lines are not cut, so that they can
     be copied.
     """
-    found = _rows(description, now_ms, with_values)
+    found = description_rows(description, now_ms, with_values=with_values)
     if published is not None:
         found.insert(2, ("says", published, ""))
     rows(found)
@@ -265,7 +246,7 @@ def rows(shown: Sequence[tuple[str, str, str]]) -> None:
             _out().print(Text.assemble((f"{label:<{width}}", "dim"), (line, style)))
 
 
-def _rows(description: Description, now_ms: int, with_values: bool) -> list[tuple[str, str, str]]:
+def description_rows(description: Description, now_ms: int, *, with_values: bool = False) -> list[tuple[str, str, str]]:
     """Name, value and style of every line that is not empty."""
     from durasleep import humanize
     from durasleep.model import PRIORITY
@@ -297,6 +278,7 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
         ("since", instant(description.since_ms) if is_pending else None, ""),
         ("due" if description.kind == "timer" else "timeout", _instant_or_none(description.timeout_at_ms), ""),
         ("settled", _instant_or_none(description.settled_at_ms), ""),
+        ("took", _lifetime(description) if is_execution else None, ""),
         ("value", value if value is None or with_values else _shown(value), ""),
         ("error", description.error if description.state == "rejected" else None, ""),
         ("reason", description.reason, ""),
@@ -353,6 +335,14 @@ def _arguments(description: Description) -> str | None:
         return None
     named = [f"{name}={json_values.as_json(value)}" for name, value in (description.kwargs or {}).items()]
     return ", ".join([*map(json_values.as_json, description.args), *named]) or "nothing"
+
+
+def _lifetime(description: Description) -> str | None:
+    from durasleep import humanize
+
+    if description.settled_at_ms is None:
+        return None
+    return humanize.describe_ms(max(0, description.settled_at_ms - description.created_at_ms))
 
 
 def _instant_or_none(ms: int | None) -> str | None:

@@ -12,9 +12,7 @@ from datetime import date, datetime, time, timedelta
 from enum import Enum
 from typing import Any, cast
 
-_CONTROLS = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
-_TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # characters that change the direction of the text after them
-_HIDDEN = {code: f"\\x{code:02x}" for code in _CONTROLS} | {code: f"\\u{code:04x}" for code in _TURNS}
+from durasleep import printable
 
 
 def read_argument(text: str) -> Any:
@@ -31,7 +29,7 @@ def _refuse(name: str) -> Any:
 
 def visible(text: str) -> str:
     """A text for a terminal: characters that would move its cursor, clear it or reverse its lines are shown escaped."""
-    return text.translate(_HIDDEN)
+    return printable.visible(text)
 
 
 def data(text: str) -> None:

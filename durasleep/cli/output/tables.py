@@ -48,7 +48,7 @@ def executions(found: Sequence[Summary], now_ms: int, *, on_stderr: bool = False
             ]
         )
     names = ["ID", "STATUS", "FUNCTION", *(["GROUP"] if with_group else []), "AGE", "DETAILS"]
-    _print(names, rows, spare=("AGE", "GROUP"), on_stderr=on_stderr)
+    show(names, rows, spare=("AGE", "GROUP"), on_stderr=on_stderr)
 
 
 def _details(one: Summary, now_ms: int) -> str:
@@ -97,7 +97,7 @@ def limits(found: Sequence[LimitSummary], now_ms: int) -> None:
                 (paused, "red"),
             ]
         )
-    _print(["LIMIT", "NUMBERS", "RUN", "WAIT", ""], rows, spare=())
+    show(["LIMIT", "NUMBERS", "RUN", "WAIT", ""], rows, spare=())
 
 
 def partitions(found: Sequence[PartitionSummary]) -> None:
@@ -121,7 +121,7 @@ def partitions(found: Sequence[PartitionSummary]) -> None:
             ]
         )
     nodes = ["NODE"] if has_nodes else []
-    _print(["", "TAG", "SLOT", *nodes, "TIMERS", "QUEUED", "HALTED", "WORKERS"], rows, spare=("SLOT", "TAG"))
+    show(["", "TAG", "SLOT", *nodes, "TIMERS", "QUEUED", "HALTED", "WORKERS"], rows, spare=("SLOT", "TAG"))
 
 
 def _node_of(one: PartitionSummary) -> str:
@@ -144,7 +144,7 @@ def groups(found: Sequence[GroupSummary]) -> None:
                 (workers or "none", "" if workers else "yellow"),
             ]
         )
-    _print(["GROUP", "QUEUED", "PAUSED", "WORKERS"], rows, spare=())
+    show(["GROUP", "QUEUED", "PAUSED", "WORKERS"], rows, spare=())
 
 
 def audit(found: Sequence[AuditEntry]) -> None:
@@ -161,7 +161,7 @@ def audit(found: Sequence[AuditEntry]) -> None:
                 (result, ""),
             ]
         )
-    _print(["WHEN", "BY", "VERB", "WHAT", "RESULT"], rows, spare=("RESULT",))
+    show(["WHEN", "BY", "VERB", "WHAT", "RESULT"], rows, spare=("RESULT",))
 
 
 def findings(found: Sequence[Finding]) -> None:
@@ -178,7 +178,7 @@ def findings(found: Sequence[Finding]) -> None:
             else ("by hand", "red")
         )
         rows.append([(one.id, "bold"), done, (FINDINGS.get(one.kind, one.kind), ""), (one.text, "")])
-    _print(["ID", "", "FINDING", "DETAILS"], rows, spare=("FINDING",))
+    show(["ID", "", "FINDING", "DETAILS"], rows, spare=("FINDING",))
 
 
 def verdicts(found: Sequence[Verdict]) -> None:
@@ -203,7 +203,7 @@ def timers(found: Sequence[DueItem], now_ms: int) -> None:
         ]
         for one in found
     ]
-    _print(["ID", "KIND", "FUNCTION", "NAME", "DUE"], rows, spare=("NAME", "FUNCTION"))
+    show(["ID", "KIND", "FUNCTION", "NAME", "DUE"], rows, spare=("NAME", "FUNCTION"))
 
 
 def schedules(found: Sequence[ScheduleDescription], now_ms: int) -> None:
@@ -219,7 +219,7 @@ def schedules(found: Sequence[ScheduleDescription], now_ms: int) -> None:
         ]
         for one in found
     ]
-    _print(["NAME", "FUNCTION", "TIMES", "OVERLAP", "NOTE", "NEXT"], rows, spare=("NOTE", "OVERLAP", "FUNCTION"))
+    show(["NAME", "FUNCTION", "TIMES", "OVERLAP", "NOTE", "NEXT"], rows, spare=("NOTE", "OVERLAP", "FUNCTION"))
 
 
 def schedule(found: ScheduleDescription, now_ms: int) -> None:
@@ -269,7 +269,7 @@ def _age(ms: int) -> str:
     return " ".join(humanize.describe_ms(max(ms, 0)).split()[:2])
 
 
-def _print(names: list[str], rows: list[list[Cell]], *, spare: Sequence[str], on_stderr: bool = False) -> None:
+def show(names: list[str], rows: list[list[Cell]], *, spare: Sequence[str], on_stderr: bool = False) -> None:
     """Aligned columns without empty ones. On a narrow terminal, the columns ``spare`` go first, and the last is cut."""
     from rich.cells import cell_len
     from rich.text import Text

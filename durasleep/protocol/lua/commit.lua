@@ -534,7 +534,7 @@ function seldom()
     return redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention)
   end
 
-  local TRAITS = '^(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t$' -- priority, key, weight, labels
+  local TRAITS = '^(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t([%w_-]*)$' -- priority, key, weight, labels, trace
   local planned = {} -- op -> what it would make
 
   -- What a child would be. It waits in the queue of its parent, unless the op or its function says otherwise.
@@ -549,8 +549,10 @@ function seldom()
       retention = retention,
     }
     if traits ~= '' then
-      what.priority, what.key, what.weight, what.labels = string.match(traits, TRAITS)
+      local trace
+      what.priority, what.key, what.weight, what.labels, trace = string.match(traits, TRAITS)
       if not what.key then error('INVALID traits ' .. traits, 0) end
+      if trace ~= '' then what.trace = trace end
     end
     complete(what)
     if child_id == '' then what.retention = nil end -- it is kept with the family
@@ -811,6 +813,15 @@ function seldom()
     if not is_full then extras.publish(record, ARGV[op + 3], ARGV[op + 4]) end
   end
 
+  function checks.trace(_, op)
+    if ARGV[op] ~= '4' then error('INVALID trace', 0) end
+  end
+
+  -- The trace it belongs to, or the one in which it goes on. Neither is an entry.
+  function apply.trace(record, op)
+    put(record, ARGV[op + 3] == 'now' and F.trace_now or F.trace, ARGV[op + 4])
+  end
+
   function checks.transaction(record, op)
     check_transaction(record.id, op + 3, op + ARGV[op])
   end
@@ -914,7 +925,10 @@ function seldom()
     local grown, may_pass = before, #payload <= (is_ending and LIMIT.full_value_bytes_max or LIMIT.full_bytes_max)
     while op <= stop do
       local kind, size = ARGV[op + 1], tonumber(ARGV[op])
-      local frees = kind == 'cancel' or kind == 'publish' or kind == 'checkpoint' and ARGV[op + 3] == ''
+      local frees = kind == 'cancel'
+        or kind == 'publish'
+        or kind == 'trace'
+        or kind == 'checkpoint' and ARGV[op + 3] == ''
       if not (frees or record.known[ARGV[op + 2]]) then
         grown = grown + LIMIT.full_entry_bytes
         for i = op + 3, op + size do

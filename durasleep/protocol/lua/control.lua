@@ -180,6 +180,8 @@ local ENDED = {
   F.receives,
   F.calls,
   F.extras,
+  F.trace,
+  F.trace_now,
 }
 
 -- A failed execution begins again under its id, with its arguments and as much time as it had. It is another

@@ -2,7 +2,8 @@
 -- Answers: seconds and microseconds of the server's clock, how many timers were due, when the next is due, the last id
 -- of `wake`, how many were dropped as stale, the due schedules, the quarantined names, how many families are still to
 -- be closed, how many due timers only a newer version knows, what is to be asked of other partitions, what is to be told
--- to them, and whether more schedules are due. At most `schedules_max` schedules are answered beside those of the timers.
+-- to them, whether more schedules are due, when the oldest of the timers that were settled was due, and how many executions
+-- have ended, as function with state, and count. At most `schedules_max` schedules are answered beside those of the timers.
 -- @include keys
 -- @include kin
 -- @include foreign_waiters
@@ -79,7 +80,8 @@ local function load_waiting(id, number)
     and known[F.incarnation]
     and not known[F.kind] -- only an execution has none
   if not (is_common and epoch and order) then return load(id, { number }) end
-  local unseen = known[F.unseen] or ''
+  local unseen, trace = known[F.unseen] or '', known[F.trace]
+  if known[F.trace_now] then trace = (trace or '') .. ' ' .. known[F.trace_now] end
   return {
     id = id,
     key = key,
@@ -92,6 +94,7 @@ local function load_waiting(id, number)
     epoch = epoch,
     due = known[F.due],
     labels = known[F.labels],
+    trace = trace,
     limit = known[F.limit],
     order = order,
     unseen = unseen,
@@ -310,15 +313,34 @@ local function count_closing()
   return count - #redis.call('ZRANGEBYSCORE', closing, LIMIT.closing_newer, '+inf')
 end
 
+-- What ends here, no worker commits: the caller counts it.
+local endings, count_in_stats = {}, count_ending
+function count_ending(func, state, created)
+  local field = func .. '\t' .. state
+  endings[field] = (endings[field] or 0) + 1
+  count_in_stats(func, state, created)
+end
+
+local function list_endings()
+  local list = {}
+  for field, count in pairs(endings) do
+    list[#list + 1], list[#list + 2] = field, count
+  end
+  return list
+end
+
 -- No timer is due by a clock that the caller does not accept.
 local due, is_accepted = {}, latest == '' or now <= tonumber(latest)
 if is_accepted then due = redis.call('ZRANGEBYSCORE', timers, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit) end
+local oldest
 for i = 1, #due, 2 do
   local member = due[i]
   local ok, problem = pcall(fire_one, member, due[i + 1])
-  if not ok and is_newer(problem) then
+  if ok then
+    oldest = oldest or due[i + 1]
+  elseif is_newer(problem) then
     leave_to_newer(member)
-  elseif not ok then
+  else
     raise_refusal(problem)
     local line = string.sub(member, 1, NAME_BYTES_MAX) .. ': ' .. text_of(problem)
     quarantined[#quarantined + 1] = line
@@ -374,4 +396,6 @@ return {
   asks,
   tells,
   has_more_schedules and 1 or 0,
+  oldest or '',
+  list_endings(),
 }

@@ -57,6 +57,12 @@ local function add_record(answer, key)
     F.origins,
     F.value,
     F.settled,
+    F.labels,
+    F.trace,
+    F.trace_now,
+    F.limit,
+    F.receives,
+    F.extras,
   }
   for i = 1, LIMIT.args_parts_max - 1 do
     names[#names + 1] = F.args .. i

@@ -22,6 +22,7 @@ from durasleep.model import (
     StartChild,
     StartReceive,
 )
+from durasleep.observe import logs
 from durasleep.protocol import commit
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
@@ -269,7 +270,8 @@ class Commits:
         except Fenced:
             return
         except StoreError as error:
-            logger.error("%s could not be deferred (%s): it is offered again", lease.id, error)
+            about = logs.about(lease.id)
+            logger.error("%s could not be deferred (%s): it is offered again", lease.id, error, extra=about)
 
     async def _defer_to_others(self, lease: Lease, reason: str) -> None:
         delay_s = self._next_delay_s(lease.id)
@@ -277,9 +279,9 @@ class Commits:
         answer = await self.commit(lease, CommitAction.DEFER, payload=reason.encode(), due=due)
         if answer.offered:
             self._deferred.pop(lease.id, None)
-            logger.debug("%s offered to another worker: %s", lease.id, reason)
+            logger.debug("%s offered to another worker: %s", lease.id, reason, extra=logs.about(lease.id))
         else:
-            logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s)
+            logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s, extra=logs.about(lease.id))
 
     def offer_again(self, lease: Lease, *, unless_alone: bool) -> BatchItem[Committed]:
         """There is no slot for it: offered again like an unknown one. With ``unless_alone``, it goes at once to another
@@ -317,16 +319,17 @@ class Commits:
 
     async def halt(self, lease: Lease, reason: str) -> None:
         """A person must look at it. If it cannot be halted, it is not a record of ours: its entry is quarantined."""
+        about = logs.about(lease.id)
         try:
             await self.commit(lease, CommitAction.HALT, payload=reason.encode())
         except CorruptData as error:
             try:
                 await self.commit(lease, CommitAction.DROP, payload=reason.encode())
             except StoreError:  # it may be a record of ours, and only what lists the halted is broken
-                logger.error("%s could not be halted (%s): it is offered again", lease.id, error)
+                logger.error("%s could not be halted (%s): it is offered again", lease.id, error, extra=about)
             else:
-                logger.error("%s could not be halted (%s): its entry is quarantined", lease.id, error)
+                logger.error("%s could not be halted (%s): its entry is quarantined", lease.id, error, extra=about)
         except Fenced:
             return
         except StoreError as error:
-            logger.error("%s could not be halted (%s): it is offered again", lease.id, error)
+            logger.error("%s could not be halted (%s): it is offered again", lease.id, error, extra=about)

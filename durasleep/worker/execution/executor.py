@@ -21,10 +21,12 @@ from typing import Any, TypeVar
 
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion, StoreFull
-from durasleep.model import CANCEL, PromiseId
+from durasleep.model import CANCEL, PromiseId, State
+from durasleep.observe import logs
+from durasleep.observe.meter import Meter
 from durasleep.protocol import journal, membership
 from durasleep.protocol.commit import Committed, EntryKey, Lease
-from durasleep.protocol.journal import Loaded, Page
+from durasleep.protocol.journal import Loaded, Page, PromiseRecord
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
 from durasleep.runtime.activation import version_of
@@ -70,10 +72,12 @@ class Executor:
         on_used_up: Callable[[], None],
         on_full: Callable[[], None] | None = None,
         require: Callable[[str], Coroutine[Any, Any, None]],
+        meter: Meter | None = None,
     ) -> None:
         """``on_used_up`` is called when no thread is left for sync functions, see ``Threads``; ``on_full`` when no slot
         has been free for a while; ``require`` makes the namespace need a feature.
         """
+        self._meter = meter
         self._store = store
         self._incoming = incoming
         self._registry = registry
@@ -90,9 +94,9 @@ class Executor:
         )
         self._code = FunctionRunner(self._threads, codec, overrides)
         self._commits = Commits(store, consumer, settings, self._fail, lambda: registry.fingerprint, require)
-        sampler = LogSampler(settings.log_lines_max)
-        self._tasks = Tasks(codec, self._commits, self._code, sampler, self.let_go)
-        self._workflows = Workflows(codec, self._commits, self._code, sampler, settings, self)
+        self._sampler = sampler = LogSampler(settings.log_lines_max)
+        self._tasks = Tasks(codec, self._commits, self._code, sampler, settings, self.let_go, meter)
+        self._workflows = Workflows(codec, self._commits, self._code, sampler, settings, self, meter)
         self._running: dict[EntryKey, HeldExecution] = {}
         self._waiting: dict[EntryKey, Lease] = {}
         """Leases that have no slot yet, the oldest first."""
@@ -133,6 +137,12 @@ class Executor:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    def slots(self) -> dict[str, int]:
+        """How many slots are in which state; may be called from another thread."""
+        running, lost = len(self._running), self._threads.lost
+        free = max(0, self._concurrency - lost - running)
+        return {"running": running, "free": free, "waiting": len(self._waiting), "lost": lost}
 
     @property
     def in_threads(self) -> int:
@@ -210,6 +220,8 @@ class Executor:
         """From here on it has a slot."""
         entry_key = lease.entry_key
         running = self._running[entry_key] = HeldExecution(lease, entry_key, is_kept=lease.id in self._workflows.kept)
+        if self._meter is not None:
+            running.held_at = time.monotonic()
         return running
 
     def take_offer(self, lease: Lease) -> None:
@@ -307,7 +319,10 @@ class Executor:
             if running.entry_key in lost:
                 # A commit on its way may just have given up the lease: its answer will tell.
                 if not (running.is_committing or running.is_due):
-                    logger.info("%s was taken over or has ended elsewhere", running.lease.id)
+                    if self._meter is not None:
+                        self._meter.fenced += 1
+                    id = running.lease.id
+                    logger.info("%s was taken over or has ended elsewhere", id, extra=logs.about(id))
                     asyncio.get_running_loop().call_soon(self.let_go, running)
             elif beat.orders.get(running.lease.id, 0) > running.order:
                 self._notify(running)
@@ -346,6 +361,7 @@ class Executor:
                 asyncio.get_running_loop().call_soon(self.let_go, running)
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.sleep(0)  # for these callbacks: gather does not wait for those that have ended
+        self._sampler.end()
         self._workflows.kept.drop_all()
         await asyncio.sleep(0)  # they are evicted in plain callbacks
         self._threads.close()
@@ -414,6 +430,7 @@ class Executor:
         """Pass it to the workflows or the tasks, unless other workers must run it, or it has to wait apart."""
         if running.is_gone:
             return
+        running.function = loaded.record.function
         definition = self._definition(loaded)
         if definition is None:
             self._end_unknown(running, loaded)
@@ -434,10 +451,15 @@ class Executor:
         here.
         """
         if loaded.entries.keys() == {CANCEL}:
-            last = self._commits.cancel(running.lease)
+            last = self._cancel(running, loaded.record.function)
         else:
             last = self._commits.defer_unknown(running.lease, self._describe_needed(loaded))
         self._end_alone(running, last)
+
+    async def _cancel(self, running: HeldExecution, function: str) -> None:
+        await self._commits.cancel(running.lease)
+        if self._meter is not None:
+            self._meter.end(function, State.CANCELED)
 
     def _describe_needed(self, loaded: Loaded) -> str:
         """The function, or its version, that is missing here."""
@@ -560,7 +582,9 @@ class Executor:
             return
         match error:
             case Fenced():
-                logger.info("%s dropped: %s", lease.id, error)
+                if self._meter is not None:
+                    await self._count_fenced(self._meter, running)
+                logger.info("%s dropped: %s", lease.id, error, extra=logs.about(lease.id))
             case NewerVersion():
                 await self._commits.defer_newer(lease, str(error))
             case StoreFull():
@@ -571,15 +595,26 @@ class Executor:
                     return
                 await self._commits.defer_full(lease)
             case CorruptData():
-                logger.error("%s halted: %s", lease.id, error)
+                logger.error("%s halted: %s", lease.id, error, extra=logs.about(lease.id))
                 await self._commits.halt(lease, str(error))
             case DurasleepError():
-                logger.error("%s halted", lease.id, exc_info=error)
+                logger.error("%s halted", lease.id, exc_info=error, extra=logs.about(lease.id))
                 await self._commits.halt(lease, f"{type(error).__name__}: {error}")
             case _:
-                logger.error("%s halted by a fault in durasleep", lease.id, exc_info=error)
+                logger.error("%s halted by a fault in durasleep", lease.id, exc_info=error, extra=logs.about(lease.id))
                 await self._commits.halt(lease, f"a fault in durasleep: {error!r}")
         await call_outside_task(self.let_go, running)
+
+    async def _count_fenced(self, meter: Meter, running: HeldExecution) -> None:
+        """If the answer to its last commit was lost, that commit stands, and is refused when it is repeated."""
+        ending = None if running.work is None else running.work.ending
+        if ending is not None:
+            lease = running.lease
+            [found] = await self._store.ask([journal.read_record(self._commits.keys(lease), lease.id)])
+            if isinstance(found, PromiseRecord) and (found.state, found.epoch) == (ending, lease.epoch):
+                meter.end(running.function, ending)
+                return
+        meter.fenced += 1
 
     # -- letting go
 
@@ -588,6 +623,8 @@ class Executor:
         if running.is_gone:
             return
         running.is_gone = True
+        if self._meter is not None and running.function:
+            self._meter.activation(running.function, time.monotonic() - running.held_at)
         for step in running.steps.values():
             step.cancel()
         work, running.work = running.work, None  # so that no cycle is left for the garbage collector

@@ -14,7 +14,8 @@ from typing import Any
 from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
 from durasleep.codec.published import StepProgress
-from durasleep.model import State, StepResult
+from durasleep.model import State, StepResult, group_of
+from durasleep.observe import logs, tracing
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.runtime import current
 from durasleep.runtime.current import Current
@@ -84,15 +85,19 @@ class FunctionRunner:
             name=f"{CALLER_PREFIX}{record.id}~{call.number}",
         )
 
-    def result_of(self, call: StepCall, task: asyncio.Task[Any], owner: str, begun_ms: int) -> StepResult:
-        """How a step of the execution ``owner`` has ended, for the journal; see ``Entry.begun_ms``."""
+    def result_of(
+        self, call: StepCall, task: asyncio.Task[Any], owner: str, begun_ms: int, trace: str = ""
+    ) -> StepResult:
+        """How a step of ``owner``, which has this ``trace``, has ended, for the journal; see ``Entry.begun_ms``."""
         try:
             value = self._codec.encode(task.result(), f"the result of {call.name}", call.fn)
             return StepResult(call.number, call.name, State.RESOLVED, value, begun_ms)
         except BaseException as error:  # noqa: BLE001 - any error of a user's function is its result
             failure = error
         what = f"step {call.number} ({call.name}) of {owner}"
-        logger.warning("%s failed: %s", what, error_line(failure))
+        extra = logs.about(owner, call.name, attempt=call.attempt, trace=trace, failure=failure)
+        extra["step"] = call.first or call.number
+        logger.warning("%s failed: %s", what, error_line(failure), extra=extra)
         # Decided here, on the error itself: the journal gets a copy, which may lack its class.
         retried = None if call.retry is None else call.retry.wants(failure, call.attempt)
         # A CancelledError of its own is reported as it is: for the workflow, nobody canceled it.
@@ -229,6 +234,18 @@ class _Step:
             ends_at=ends_at,
             checkpoint=None if keeper is None else keeper.read(self._first, self._codec),
         )
+
+    def ids(self) -> Mapping[str, object]:
+        """What log lines say of it."""
+        call, record = self._call, self._record
+        return {
+            "execution": record.id,
+            "function": call.name,
+            "step": self._first,
+            "attempt": call.attempt,
+            "group": group_of(record.queue),
+            "trace": tracing.trace_id_of(record.trace),
+        }
 
     def keep(self, data: object) -> None:
         """See ``durasleep.checkpoint``."""

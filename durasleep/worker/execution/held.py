@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from durasleep.model import Entry, Number, Op
+from durasleep.model import Entry, Number, Op, State
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, EntryKey, Lease
 
@@ -29,6 +29,11 @@ class Work(Protocol):
 
     def take_back(self) -> bool:
         """The last commit was refused. Whether to repeat it, because else user code would run again."""
+        ...
+
+    @property
+    def ending(self) -> State | None:
+        """How the execution ends with the last commit; None if it does not."""
         ...
 
     def close(self) -> None:
@@ -63,6 +68,10 @@ class HeldExecution(msgspec.Struct, eq=False):
     is_gone: bool = False
     """Whether its lease was given up: what arrives for it later is dropped."""
     is_suspect: bool = False
+    function: str = ""
+    """Its function, once that is known."""
+    held_at: float = 0.0
+    """Since when it has its slot, by the monotonic clock, if that is measured."""
 
     def note_order(self, entries: Sequence[Entry]) -> None:
         """These settlements have been delivered, the latest last."""

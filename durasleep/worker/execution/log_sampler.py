@@ -20,6 +20,7 @@ class LogSampler:
         self._each_second = each_second
         self._until = 0.0
         self._more: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
 
     def allow(self, word: str) -> bool:
         """Whether to write a line now; otherwise it is counted under ``word``."""
@@ -32,11 +33,18 @@ class LogSampler:
             self._left -= 1
             return True
         if not self._more:
-            asyncio.get_running_loop().call_later(self._until - now, self._log_more)
+            self._timer = asyncio.get_running_loop().call_later(self._until - now, self._log_more)
         self._more[word] += 1
         return False
 
+    def end(self) -> None:
+        """Nothing more comes: what was only counted is summed up now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._log_more()
+
     def _log_more(self) -> None:
+        self._timer = None
         words = ", ".join(f"{count:,} {word}" for word, count in sorted(self._more.items()))
         self._more.clear()
         logger.info("and in the same second: %s", words)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,11 +22,15 @@ from durasleep.model import (
     Number,
     Op,
     Publish,
+    State,
     StepResult,
     group_of,
     priority_of,
     root_of,
 )
+from durasleep.observe import logs, tracing
+from durasleep.observe.meter import Meter
+from durasleep.observe.tracing import Activity
 from durasleep.protocol import commit
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
@@ -86,7 +91,9 @@ class Workflows:
         sampler: LogSampler,
         settings: Settings,
         in_hand: InHand,
+        meter: Meter | None = None,
     ) -> None:
+        self.meter = meter
         self.codec = codec
         self.commits = commits
         self.code = code
@@ -94,6 +101,7 @@ class Workflows:
         self.settings = settings
         self.in_hand = in_hand
         self.kept = WorkflowCache(settings, self._close_soon)
+        self._gap_ms = settings.trace_gap // timedelta(milliseconds=1)
         self._leaked = 0
         self._watched: Counter[str] = Counter()
 
@@ -101,10 +109,16 @@ class Workflows:
         """Replay the loaded journal, let the code run until it waits, and commit its calls."""
         record, entries = loaded.record, loaded.entries.values()
         began = time.monotonic()
+        if self.meter is not None and not (entries or record.crash_count or _is_continued(record)):
+            self.meter.start(record.function)
+        spans = self._begin_spans(running.lease, record, entries, record.unseen)
         activation = self.activation(
-            definition, _info(record, definition, self.commits.keys(running.lease).own), record
+            definition, _info(record, definition, self.commits.keys(running.lease).own), record, spans
         )
         work = running.work = ActiveWorkflow(self, running, record, ExecutionLog(record.id, entries), activation)
+        work.spans = spans
+        if spans is not None:
+            activation.note_trace(spans.trace_id)
         running.order = record.order
         if loaded.checkpoints:
             work.checkpoints = work.make_keeper(asyncio.get_running_loop(), loaded.checkpoints)
@@ -126,7 +140,12 @@ class Workflows:
             return False
         began = time.monotonic()
         kept.log.wake(loaded.entries)
+        spans = self._begin_spans(lease, loaded.record, loaded.entries.values(), loaded.entries, kept.activation.seen)
         work = running.work = ActiveWorkflow(self, running, loaded.record, kept.log, kept.activation)
+        running.function = loaded.record.function
+        work.spans = spans
+        if spans is not None:
+            kept.activation.note_trace(spans.trace_id)
         running.order = loaded.record.order
         if kept.checkpoints:
             work.checkpoints = work.make_keeper(asyncio.get_running_loop(), kept.checkpoints)
@@ -139,14 +158,51 @@ class Workflows:
         if report.leaked:
             self._log_leaked(activation.id, report.leaked)
 
-    def activation(self, definition: WorkflowDefinition, info: ExecutionInfo, record: PromiseRecord) -> Activation:
+    def _begin_spans(
+        self,
+        lease: Lease,
+        record: PromiseRecord,
+        entries: Collection[Entry],
+        unseen: Collection[str],
+        seen_ms: int = 0,
+    ) -> Activity | None:
+        """The spans of an activation that has these entries, some of them new; the last one that was seen settled at
+        ``seen_ms``, if that is none of them.
+        """
+        if not tracing.is_recorded(record):
+            return tracing.pass_on(record)
+        new = [entry for entry in entries if entry.number in unseen]
+        spans = tracing.begin(
+            record,
+            is_new=not (entries or seen_ms),
+            # Our estimate of the server's clock may be behind what has just happened there.
+            now_ms=max(self.commits.now_ms(lease), *[entry.stamp for entry in new], record.created_ms),
+            last_ms=max(seen_ms, tracing.last_event_ms(record, entries, unseen)),
+            ready_ms=tracing.ready_since_ms(record, new, is_clock_moved=self.settings.movable_clock),
+            gap_ms=self._gap_ms,
+            attempt=record.crash_count + 1,
+        )
+        if spans is not None:
+            spans.note_heard(new)
+        return spans
+
+    def activation(
+        self, definition: WorkflowDefinition, info: ExecutionInfo, record: PromiseRecord, spans: Activity | None
+    ) -> Activation:
         watched = self._watched
         is_watched = self.settings.debug or watched[info.function] < WATCHED_FIRST
         if is_watched:
             watched[info.function] += 1
         watch = nondeterminism.watch if is_watched else None
         return Activation(
-            definition, info, record.args, self.codec, settings=self.settings, base=record.base, watch=watch
+            definition,
+            info,
+            record.args,
+            self.codec,
+            settings=self.settings,
+            base=record.base,
+            watch=watch,
+            prepare=None if spans is None else spans.enter,
         )
 
     def _close_soon(self, activation: Activation) -> None:
@@ -155,13 +211,21 @@ class Workflows:
     def _log_leaked(self, id: str, positions: Sequence[str]) -> None:
         """Code that swallows its own cancellation stays in memory for ever: it is logged and counted."""
         self._leaked += len(positions)
-        logger.warning("%s was evicted, but its code did not end at %s", id, ", ".join(positions))
+        where = ", ".join(positions)
+        logger.warning("%s was evicted, but its code did not end at %s", id, where, extra=logs.about(id))
         if self._leaked > LEAKED_MAX:
             logger.error("%d tasks of workflows did not end: restart this worker", self._leaked)
 
 
 _LAST = (CommitAction.RESOLVE, CommitAction.REJECT, CommitAction.CANCEL, CommitAction.CONTINUE_AS_NEW)
 """After these, no attempt of a step follows."""
+_STATE_OF: dict[type[WorkflowOutcome | None], State] = {
+    Resolved: State.RESOLVED,
+    Rejected: State.REJECTED,
+    CanceledOutcome: State.CANCELED,
+}
+"""The outcomes that are an end."""
+_ENDS = (CommitAction.RESOLVE, CommitAction.REJECT, CommitAction.CANCEL)
 _NOTHING = Progress((), (), (), waiting=False, outcome=None)
 
 
@@ -201,6 +265,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     """What its steps keep for their next attempts; None as long as that is nothing."""
     published: Publisher | None = None
     """What its steps publish; None as long as that is nothing."""
+    spans: Activity | None = None
+    """Of this activation; None if it is part of no trace."""
 
     # -- its code
 
@@ -217,15 +283,18 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
                 activation.id,
                 activation.function,
                 ended - began,
+                extra=self._about(),
             )
         if settings.debug:
             progress = nondeterminism.checked(self._activation, progress)
         if progress.forgotten:
             progress = nondeterminism.reminded(self._activation, progress, halt=settings.debug)
         if progress.warning:
-            logger.warning(progress.warning)
+            logger.warning("%s", progress.warning, extra=self._about())
         if progress.ops:
             self.log.asked.append((progress.ops, ended))
+            if self.spans is not None:
+                progress = msgspec.structs.replace(progress, ops=self.spans.trace_ops(progress.ops))
         self.progress = progress
         self._act(progress)
 
@@ -301,11 +370,17 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             self.is_released = True
             return
         begun_ms = self.workflows.commits.now_ms(running.lease) - self.record.incarnation
+        code, spans = self.workflows.code, self.spans
         for call in calls:
-            task = running.steps[call.number] = self.workflows.code.start_step(call, self.record, self)
-            task.add_done_callback(partial(self._end_step, call, begun_ms))
+            if spans is None:
+                task = code.start_step(call, self.record, self)
+            else:
+                begin = partial(code.start_step, call, self.record, self)
+                task = spans.start_step(call.name, call.number, call.attempt, begin)
+            running.steps[call.number] = task
+            task.add_done_callback(partial(self._end_step, call, begun_ms, time.monotonic() + call.delay_s))
 
-    def _end_step(self, call: StepCall, begun_ms: int, task: asyncio.Task[Any]) -> None:
+    def _end_step(self, call: StepCall, begun_ms: int, began: float, task: asyncio.Task[Any]) -> None:
         running = self.running
         if running.is_gone or running.steps.get(call.number) is not task:
             note_stopped(task, f"step {call.number} ({call.name}) of {running.lease.id}")
@@ -316,7 +391,10 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             if not running.is_committing:  # otherwise it goes on with the answer
                 self._go_on()
             return
-        result = self.workflows.code.result_of(call, task, running.lease.id, begun_ms)
+        result = self.workflows.code.result_of(call, task, running.lease.id, begun_ms, self.record.trace)
+        if (meter := self.workflows.meter) is not None:
+            meter.step(call.name, time.monotonic() - began)
+            meter.step_retries += bool(result.is_retried)
         running.ops += (result,)
         if self.checkpoints is not None and self.checkpoints.kept:
             running.ops += self.checkpoints.end(call.first or call.number, is_retried=result.is_retried)
@@ -354,6 +432,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if outcome is CommitAction.CONTINUE and not (ops or running.has_unseen):
             return None
         self.sent = ops
+        if self.spans is not None and self.spans.point is not None and outcome not in _ENDS:
+            ops = (*ops, self.spans.point)
         running.has_unseen = False
         lease = running.lease
         return commit.commit(
@@ -389,6 +469,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     def take(self, answer: Committed) -> None:
         running, activation = self.running, self._activation
         activation.note_committed(self.sent)
+        if self.spans is not None:
+            self.spans.point = None
         if self.rest:
             self.workflows.commits.due(running)
             return
@@ -396,6 +478,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             calls, self.held_back = self.held_back, ()
             self._start_steps(calls)
         if self.progress.outcome is not None:
+            if (meter := self.workflows.meter) is not None and self.ending is not None:
+                meter.end(self.record.function, self.ending)
             self._log_ended(answer.unread)
             self.workflows.in_hand.let_go(running)
         elif answer.entries:
@@ -410,6 +494,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     def _feed(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self.log.settled.append(entry.number)
+        if self.spans is not None:
+            self.spans.note_heard(entries)
         if self.workflows.settings.always_suspend:
             self.running.is_committing = True  # until its journal has been loaded again
             self.workflows.in_hand.load_again(self.running, self._replay)
@@ -424,9 +510,13 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if not is_ours(running.lease, loaded.record):
             raise Fenced(f"{running.lease.id} is not ours any more")
         self.workflows.close(old)
-        self.activation = self.workflows.activation(old.definition, old.info, self.record)
+        self.activation = self.workflows.activation(old.definition, old.info, self.record, self.spans)
         handed_out = (*running.steps, *(op.number for op in running.ops if not isinstance(op, Checkpoint | Publish)))
         self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.record.unseen, handed_out)
+
+    @property
+    def ending(self) -> State | None:
+        return _STATE_OF.get(type(self.progress.outcome))
 
     def take_back(self) -> bool:
         """Whether steps would have to run again if the lease were given up."""
@@ -449,19 +539,39 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         ):
             self.activation = None
         if workflows.sampler.allow("suspended"):
-            logger.info(self.log.suspended(workflows.commits.now_ms(lease)))
+            logger.info("%s", self.log.suspended(workflows.commits.now_ms(lease)), extra=self._about())
         workflows.in_hand.let_go(self.running)
 
     def _log_ended(self, unread: int) -> None:
         outcome = self.progress.outcome
+        if self.spans is not None:
+            self.spans.end(*_said_of(outcome))
         what = "unread" if unread else "resolved"
         if not isinstance(outcome, Resolved) or self.workflows.sampler.allow(what):
             level = logging.WARNING if isinstance(outcome, Rejected) else logging.INFO
             now_ms = self.workflows.commits.now_ms(self.running.lease)
             left = f"; {unread} {'message was' if unread == 1 else 'messages were'} never read" if unread else ""
-            logger.log(level, "%s%s", self.log.ended(self.progress, self.record, now_ms), left)
+            failure = None
+            if isinstance(outcome, Rejected):
+                failure = partial(self.workflows.codec.decode_error, outcome.payload)
+            said = self.log.ended(self.progress, self.record, now_ms)
+            logger.log(level, "%s%s", said, left, extra=self._about(failure))
+
+    def _about(self, failure: logs.Failure | None = None) -> dict[str, Any]:
+        """See ``logs.about``."""
+        record = self.record
+        return logs.about(
+            record.id,
+            record.function,
+            attempt=record.crash_count + 1,
+            group=group_of(record.queue),
+            trace=record.trace if self.spans is None else self.spans.trace,
+            failure=failure,
+        )
 
     def close(self) -> None:
+        if self.spans is not None:
+            self.spans.end()
         if self.checkpoints is not None:
             self.checkpoints.close()
         if self.published is not None:
@@ -474,6 +584,11 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
 def is_ours(lease: Lease, record: PromiseRecord) -> bool:
     """Whether an execution is still the one of this lease."""
     return record.entry == lease.entry and record.epoch == lease.epoch
+
+
+def _is_continued(record: PromiseRecord) -> bool:
+    """Whether earlier runs of it have ended with continue_as_new."""
+    return record.base > 0 or record.begun_ms > record.created_ms
 
 
 def _info(record: PromiseRecord, definition: WorkflowDefinition, own_keys: str) -> ExecutionInfo:
@@ -494,6 +609,21 @@ def _info(record: PromiseRecord, definition: WorkflowDefinition, own_keys: str) 
     )
 
 
+def _said_of(ending: WorkflowOutcome | None) -> tuple[str, str]:
+    """The outcome of a whole execution for its span, empty if it goes on, and the error."""
+    match ending:
+        case Resolved():
+            return "resolved", ""
+        case Rejected(text=text):
+            return "rejected", text
+        case CanceledOutcome():
+            return "canceled", ""
+        case Halted(reason):
+            return "", f"Halted: {reason.partition(chr(10))[0]}"
+        case _:
+            return "", ""
+
+
 def _ending(lease: Lease, ending: WorkflowOutcome) -> tuple[CommitAction, bytes, str]:
     """The end of a workflow for a commit: the outcome, its payload and its due time."""
     if isinstance(ending, Resolved):  # most end like this: matching its pattern takes as long as all the rest
@@ -506,5 +636,5 @@ def _ending(lease: Lease, ending: WorkflowOutcome) -> tuple[CommitAction, bytes,
         case Continued(payload, base):
             return CommitAction.CONTINUE_AS_NEW, payload, str(base)
         case Halted(reason):
-            logger.error("%s halted: %s", lease.id, reason)
+            logger.error("%s halted: %s", lease.id, reason, extra=logs.about(lease.id))
             return CommitAction.HALT, reason.encode(), ""

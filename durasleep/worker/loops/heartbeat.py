@@ -53,6 +53,7 @@ class Heartbeat:
         served: Callable[[], Iterable[Keyspace]],
         functions: Callable[[Keyspace], str],
         lost_threads: Callable[[], int],
+        slots: int,
         on_beat: Callable[[Beat, int, int], None],
         on_unfit: Callable[[SchemaMismatch], None],
         on_unserved: Callable[[Keyspace], None],
@@ -64,7 +65,8 @@ class Heartbeat:
         where it leaves), ``lost_threads``, ``on_beat`` (with the monotonic times at which it was sent and received, in
         us), ``on_unfit`` (another version has taken over the namespace; there are no more beats), ``on_unserved`` (this
         node does not serve a partition now), ``knows_namespace`` (whether this node knows if the namespace still fits)
-        and ``is_stalled`` (no beat is to be sent) are called in the heartbeat's thread.
+        and ``is_stalled`` (no beat is to be sent) are called in the heartbeat's thread. The worker runs ``slots``
+        executions at a time.
         """
         self._store = SyncStore(
             connector,
@@ -82,6 +84,7 @@ class Heartbeat:
         self._served = served
         self._functions = functions
         self._lost_threads = lost_threads
+        self._slots = slots
         self._on_beat = on_beat
         self._on_unfit = on_unfit
         self._on_unserved = on_unserved
@@ -174,6 +177,7 @@ class Heartbeat:
             beat_ms=self._beat_ms,
             functions=self._functions(keys),
             lost_threads=self._lost_threads(),
+            slots=self._slots,
         )
 
     def start(self) -> Future[None]:

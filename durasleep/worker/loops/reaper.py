@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from durasleep.errors import StoreError
+from durasleep.observe.meter import Meter
 from durasleep.protocol import membership, server
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.membership import Beat
@@ -42,7 +43,9 @@ class Reaper:
         group: str,
         settings: Settings,
         client_id: Callable[[], int],
+        meter: Meter | None = None,
     ) -> None:
+        self._meter = meter
         self._store = store
         self._keys = keys
         self._consumer = consumer
@@ -131,6 +134,8 @@ class Reaper:
         )
         if given is None:
             return False
+        if self._meter is not None:
+            self._meter.takeovers += given
         where = "" if self._keys.partitions == 1 else f" in partition {self._keys.partition}"
         logger.warning("worker %s is dead: %d executions%s given to others", consumer.partition("/")[0], given, where)
         return True

@@ -311,8 +311,11 @@ def _lease(partition: int, queue: str, entry: bytes, fields: list[Any] | None, i
     try:
         if fields and fields[0] == b"i" and fields[2] == b"e":  # as the scripts write it: a snapshot, if any, is next
             snapshot = fields[5] if is_new and len(fields) > 4 and fields[4] == b"x" else b""
-            labels = fields[7].decode() if snapshot and len(fields) > 6 and fields[6] == b"l" else ""
-            return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot, partition, labels)
+            labels = trace = ""
+            if snapshot and len(fields) > 6:
+                labels = fields[7].decode() if fields[6] == b"l" else ""
+                trace = fields[-1].decode() if fields[-2] == b"t" else ""
+            return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot, partition, labels, trace)
         if fields:  # as a newer version may write it
             named = dict(zip(fields[::2], fields[1::2], strict=True))
             return Lease(PromiseId(named[b"i"].decode()), queue, entry.decode(), int(named[b"e"]), partition=partition)

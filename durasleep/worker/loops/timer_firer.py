@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from durasleep import humanize
+from durasleep.observe.meter import Meter
 from durasleep.protocol import command, server, timers
 from durasleep.protocol.foreign import Question, Tell
 from durasleep.protocol.keys import Keyspace
@@ -47,10 +48,12 @@ class TimerFirer:
         on_foreign: Callable[[Sequence[Question], Sequence[Tell]], None] = _nowhere,
         turns: Turns | None = None,
         room_for_schedules: Callable[[], int] = lambda: timers.SCHEDULES_MAX,
+        meter: Meter | None = None,
     ) -> None:
         """``on_foreign`` gets what is to be carried to other partitions; ``turns`` are those of all firers.
         ``room_for_schedules`` says how many due schedules a firing may find; if there are more, see ``find_schedules``.
         """
+        self._meter = meter
         self._store = store
         self._keys = keys
         self._clock = store.clock(keys)
@@ -123,6 +126,8 @@ class TimerFirer:
     async def _take(self, fired: Fired, sent_us: int, received_us: int) -> None:
         clock = self._clock
         clock.observe(fired.server_us, sent_us, received_us)
+        if self._meter is not None:
+            self._count(self._meter, fired)
         if clock.ahead_s or self._held_from_ms is not None:
             await self._hold(fired.server_us // 1000)
         self._next_due_ms = fired.next_due_ms
@@ -136,6 +141,12 @@ class TimerFirer:
         self._on_schedules(fired.schedules)
         if fired.asks or fired.tells:
             self._on_foreign(fired.asks, fired.tells)
+
+    def _count(self, meter: Meter, fired: Fired) -> None:
+        if fired.oldest_due_ms is not None:
+            meter.lateness.observe(max(0.0, fired.server_us / 1e6 - fired.oldest_due_ms / 1e3))
+        for function, state, count in fired.ended:
+            meter.end(function, state.value, count)
 
     async def _hold(self, server_ms: int) -> None:
         """Wait until the clock is accepted or a person has released it; logged at times, and told to new workers."""

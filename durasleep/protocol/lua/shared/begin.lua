@@ -31,9 +31,9 @@ local function attach(record, kind, func, idempotency_key, inbox, waiter)
   return answer(record.state == STATE.pending and 'attached' or 'finished', record)
 end
 
--- kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, mode, func
+-- kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, mode, trace, func
 local read_words = reader_of(
-  '^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([%d~-]*)\t([^\t]*)\t(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t(s?d?%d*)\t(.*)$'
+  '^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([%d~-]*)\t([^\t]*)\t(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t(s?d?%d*)\t([%w_-]*)\t(.*)$'
 )
 
 -- Whether it waits for its start, and has never run.
@@ -84,7 +84,7 @@ end
 -- execution in another partition. Answers as create.lua says.
 local function begin(id, words, args, idempotency_key)
   local incarnation, ended = now_text, nil
-  local kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, mode, func =
+  local kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, mode, trace, func =
     read_words(words)
   if redis.call('EXISTS', promise_prefix .. id) == 1 then
     local found = load(id)
@@ -113,6 +113,7 @@ local function begin(id, words, args, idempotency_key)
     key = key,
     weight = weight,
     labels = labels,
+    trace = trace ~= '' and trace or nil,
   }
   if kind == KIND.execution then complete(what) end
   if what.limit then

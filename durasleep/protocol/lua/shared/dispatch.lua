@@ -26,7 +26,7 @@ end
 -- Puts an execution into its stream, with a new epoch. The caller saves. It never fails: a settlement must reach its
 -- owner. So an execution whose queue is not a stream is halted, to be resumed when somebody has repaired that.
 -- `snapshot` is the content of its hash, see `write_snapshot`: the reader of the entry need not load the hash. Only a
--- hint. Its labels come along.
+-- hint. Its labels and its trace come along.
 local function enqueue(record, snapshot)
   local queue = queue_prefix .. record.queue
   local fits, found = is_a(queue, 'stream')
@@ -34,7 +34,13 @@ local function enqueue(record, snapshot)
   record.epoch = record.epoch + 1
   local epoch = int(record.epoch)
   if snapshot and may_carry(queue) then
-    if record.labels then
+    if record.trace then
+      local words = { 'i', record.id, 'e', epoch, 'x', snapshot, 't', record.trace }
+      if record.labels then
+        words[7], words[8], words[9], words[10] = 'l', record.labels, 't', record.trace
+      end
+      record.entry = redis.call('XADD', queue, '*', unpack(words))
+    elseif record.labels then
       record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch, 'x', snapshot, 'l', record.labels)
     else
       record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch, 'x', snapshot)

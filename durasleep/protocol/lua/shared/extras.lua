@@ -120,16 +120,29 @@ do
     end
   end
 
-  -- The calls that its hash remembers are remembered for a minute, where the hash goes sooner.
+  -- Deletes what an execution that had this id has left in its mailbox, all but the lines of senders elsewhere.
+  function extras.clear_mailbox(key)
+    local gone = {}
+    for _, name in ipairs(redis.call('HKEYS', key)) do
+      if string.sub(name, 1, 1) ~= 'x' then gone[#gone + 1] = name end
+    end
+    in_chunks(gone, 'HDEL', key)
+    redis.call('PERSIST', key)
+  end
+
+  -- The calls that its hash remembers are remembered in a mailbox for a while, whatever becomes of the hash.
   local function keep_calls(record, key)
-    local keep_ms = tonumber(record.retention or '')
-    if not keep_ms or keep_ms < 0 or keep_ms >= LIMIT.ended_mailbox_ms then return end
     local memos = {}
     for call in string.gmatch(redis.call('HGET', record.key, F.calls) or '', '[^\n]+') do
       memos[#memos + 1], memos[#memos + 2] = 'i' .. call, 'd'
     end
     if #memos == 0 then return end
-    redis.call('HSET', key, 'n', redis.call('HGET', key, 'n') or '0 0 0 0 0', unpack(memos))
+    local counts = redis.call('HGET', key, 'n')
+    if not extras.has(record, 'm') then
+      extras.clear_mailbox(key)
+      counts = '0 0 0 0 ' .. (string.match(counts or '', ' (%d+)$') or '0')
+    end
+    redis.call('HSET', key, 'n', counts, unpack(memos))
   end
 
   -- A mailbox goes with what is unread, a minute later: a call whose answer was lost must find it. One with lines of
@@ -153,9 +166,10 @@ do
       record.extras = 'v'
       put(record, F.extras, record.extras)
       drop(record, F.receives)
+      drop(record, F.calls)
     else
       record.extras = false
-      redis.call('HDEL', record.key, F.receives, F.extras)
+      redis.call('HDEL', record.key, F.receives, F.calls, F.extras)
     end
     record.receives, record.saved_receives = '', ''
   end

@@ -71,18 +71,8 @@ do
     return 'm' .. int(sequence) .. ' ' .. box.channel
   end
 
-  -- Deletes what an execution that had this id has left.
-  local function clear_box(key)
-    local gone = {}
-    for _, name in ipairs(redis.call('HKEYS', key)) do
-      if string.sub(name, 1, 1) ~= 'x' then gone[#gone + 1] = name end
-    end
-    in_chunks(gone, 'HDEL', key)
-    redis.call('PERSIST', key)
-  end
-
   local function write_box(box)
-    if box.is_left then clear_box(box.key) end
+    if box.is_left then extras.clear_mailbox(box.key) end
     box.is_left = false
     extras.note(box.record, 'm')
     local numbers = { int(box.count), int(box.bytes), int(box.K), int(box.I), int(box.lines) }

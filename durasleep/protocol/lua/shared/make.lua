@@ -21,6 +21,7 @@ local function make(id, incarnation, what, start, deadline)
     saved_unseen = '',
   }
   if what.labels and what.labels ~= '' then record.labels = what.labels end
+  record.trace = what.trace
   if what.limit then
     if what.replaces then gates().replace_oldest(what.limit, what.key) end
     record.limit, record.weight, record.begins = '-' .. what.limit .. '/' .. what.key, what.weight, true
@@ -46,6 +47,7 @@ local function make(id, incarnation, what, start, deadline)
   if what.idempotency_key then put(record, F.idempotency_key, what.idempotency_key) end
   if what.waiters then put(record, F.waiters, what.waiters) end
   if record.labels then put(record, F.labels, record.labels) end
+  if record.trace then put(record, F.trace, record.trace) end
   if record.limit then put(record, F.limit, record.limit) end
   local keep_ms = tonumber(what.retention or '')
   if keep_ms and keep_ms ~= LIMIT.retention_ms then put(record, F.retention, what.retention) end

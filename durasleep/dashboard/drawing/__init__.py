@@ -1,0 +1,1 @@
+"""Pictures as numbers: where everything stands. The templates draw them as SVG."""
