@@ -98,7 +98,16 @@ def tree(keys_of: Callable[[str], Keyspace], id: str, *, nodes_max: int | None =
 
 
 def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry], bool]]:
-    """What a journal waits for and its last entries, at most ``room`` without payloads; and whether these are all.
+    """What a journal waits for and its last entries, at most ``room`` without payloads; and whether these are all."""
+    entries, is_all = yield from read_entries(keys, id, with_payloads=False)
+    if is_all and len(entries) <= room:
+        return entries, True
+    latest = sorted(entries, key=lambda entry: entry.state is State.PENDING)
+    return sorted(latest[max(len(latest) - room, 0) :], key=_order), False
+
+
+def read_entries(keys: Keyspace, id: PromiseId, *, with_payloads: bool) -> Plan[tuple[list[Entry], bool]]:
+    """A journal in the order of its calls, the entry of a cancel last; and whether this is all of it.
 
     Pages come in no order, so all of them are read.
     """
@@ -107,18 +116,15 @@ def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry]
     for _ in range(journal.PAGES_MAX):
         [answer] = yield [journal.read_page(keys, id, cursor)]
         page = unwrap(answer)
-        found.update((entry.number, msgspec.structs.replace(entry, payload=b"")) for entry in page.entries)
+        for entry in page.entries:
+            found[entry.number] = entry if with_payloads else msgspec.structs.replace(entry, payload=b"")
         cursor = page.cursor
         if not cursor:
             break
-    if not cursor and len(found) <= room:
-        return sorted(found.values(), key=_order), True
-    latest = sorted(found.values(), key=lambda entry: (entry.state is State.PENDING, *_order(entry)))
-    return sorted(latest[max(len(latest) - room, 0) :], key=_order), False
+    return sorted(found.values(), key=_order), not cursor
 
 
 def _order(entry: Entry) -> tuple[bool, list[int]]:
-    """In the order of the calls; the entry of a cancel comes last."""
     return entry.number == CANCEL, [int(part) for part in entry.number.split(".") if part]
 
 

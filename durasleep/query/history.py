@@ -8,11 +8,12 @@ from typing import Any
 
 from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, NotFound, UsageError
-from durasleep.model import CANCEL, Entry, Kind, PromiseId, State, check_id
+from durasleep.model import Entry, Kind, State, check_id
 from durasleep.protocol import journal, server
 from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import Keyspace
+from durasleep.query.call_tree import read_entries
 from durasleep.query.result import error_text
 from durasleep.query.waiting_on import began_ms, id_of, target_of
 
@@ -87,28 +88,11 @@ def read(keys_of: Callable[[str], Keyspace], id: str, codec: Codec, *, limit: in
     [record] = yield [journal.read_record(keys, owner, outline=True)]
     if unwrap(record) is None or record.kind is not Kind.EXECUTION:
         raise NotFound(f"there is no execution {id}")
-    groups = _in_groups((yield from _entries(keys, owner)))
+    entries, _ = yield from read_entries(keys, owner, with_payloads=True)
+    groups = _in_groups(entries)
     shown = groups[-limit:]
     calls = [_call(group, record, codec, now_ms, with_values=with_values) for group in shown]
     return History(owner, now_ms, calls, len(groups))
-
-
-def _entries(keys: Keyspace, id: PromiseId) -> Plan[list[Entry]]:
-    """Its journal, in the order of the calls; the entry of a cancel comes last."""
-    found: dict[str, Entry] = {}
-    cursor = b"0"
-    for _ in range(journal.PAGES_MAX):
-        [answer] = yield [journal.read_page(keys, id, cursor)]
-        page = unwrap(answer)
-        found.update((entry.number, entry) for entry in page.entries)
-        cursor = page.cursor
-        if not cursor:
-            break
-    return sorted(found.values(), key=_order)
-
-
-def _order(entry: Entry) -> tuple[bool, list[int]]:
-    return entry.number == CANCEL, [int(part) for part in entry.number.split(".") if part]
 
 
 def _in_groups(entries: Iterable[Entry]) -> list[list[Entry]]:
