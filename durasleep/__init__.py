@@ -2,9 +2,10 @@
 
 The layers; each imports only those below it:
 
+    contrib                 what users of other libraries would write otherwise
     cli | pytest_plugin     the command line; fixtures for users' tests
     dashboard               pages in a browser
-    testing                 a whole service in one process
+    testing | sample        a whole service in one process; an application to try
     app | sync              Durasleep: registry, client and worker in one object; the client without asyncio
     client | worker         the calls, async and sync; the loops that serve a group
     observe                 what can be seen from outside: counters, health, spans, log lines
@@ -19,7 +20,8 @@ The layers; each imports only those below it:
                             what a call says of itself; how many run at a time; what a message is
     tracebacks | model      the place in user code of an error; the words of the design as types
     errors                  one tree
-    deprecation | printable names that have changed; texts of anybody, made harmless
+    deprecation | printable | signatures
+                            names that have changed; texts of anybody, made harmless; what functions say of themselves
 """
 
 from typing import TYPE_CHECKING

@@ -53,13 +53,16 @@ from durasleep.model import Duration, check_name, duration_ms
 from durasleep.observe.meter import MetricsRegistry
 from durasleep.observe.notify import Notify
 from durasleep.runtime.definition import Overrides, Registry, definition_of
+from durasleep.runtime.middleware import AnyMiddleware, check_middleware
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
+from durasleep.signatures import signature_of
 from durasleep.traits import check_indexes
 from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
 
 if TYPE_CHECKING:  # a program that only calls needs no worker, and none of the code that runs workflows
+    from durasleep.client import sync
     from durasleep.client.schedule_options import KeptOptions
     from durasleep.runtime.context import Context
     from durasleep.worker.worker import Worker
@@ -73,6 +76,7 @@ AnyLifespan = TypeVar("AnyLifespan", bound=Lifespan)
 
 logger = logging.getLogger("durasleep")
 
+_sync_lock = threading.Lock()
 _GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, instead of 700 objects
 EXIT_RESTART = 5  # exit code of a process that can do nothing more and must be started again
 FORCED_S = 5.0  # counts from the second signal; releasing the leases takes a second or two
@@ -112,9 +116,9 @@ class Durasleep(Client):
     is kept, see ``audit``; by default nothing is. Raises InvalidId for a ``namespace`` or ``group`` that is no name,
     and for a ``by`` of more than 255 characters, and UsageError for a URL that cannot be read.
 
-    Every call that asks Redis may raise a StoreError: StoreUnavailable if Redis gives no answer for ten seconds, or
-    StoreRefused if it rejects our password or permissions. An id or name that cannot be used raises InvalidId, which is
-    a UsageError.
+    Every call that asks Redis may raise a StoreError: StoreUnavailable if Redis gives no answer for ten seconds, and at
+    once until a first call has got through, or StoreRefused if it rejects our password or permissions. An id or name
+    that cannot be used raises InvalidId, which is a UsageError.
     """
 
     def __init__(
@@ -132,6 +136,10 @@ class Durasleep(Client):
         self.group = check_name(group, "group")
         self._source: str | AnyClient | None = url_or_client or None
         self._lifespan: Lifespan | None = None
+        self._middleware: list[Callable[[], Any]] = []
+        self._sync: sync.Client | None = None
+        self._tested_groups: Collection[str] = ()
+        self._connects_later: tuple[str | AnyClient, str | None] | None = None
         self._resources: contextvars.ContextVar[Any] = contextvars.ContextVar("durasleep_resources")
         self._crons: list[_Cron] = []
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
@@ -158,27 +166,80 @@ class Durasleep(Client):
 
         return make
 
-    def connect(self, url_or_client: str | AnyClient) -> None:
+    def connect(self, url_or_client: str | AnyClient, *, namespace: str | None = None) -> None:
         """Use the Redis of ``url_or_client`` instead of the one named at the start. Call it before the first call.
 
-        It is a Redis URL, or a client of redis-py that says how to connect. UsageError for anything else.
+        It is a Redis URL, or a client of redis-py that says how to connect. UsageError for anything else. With
+        ``namespace`` it is that one from now on; InvalidId if it is no name. In a test with ``durasleep.testing.env``
+        it holds from the end of the test on: a factory that configures the application may be called there.
         """
+        if namespace is not None:
+            check_name(namespace, "namespace")
+        if self._tested_groups:
+            Connector.of(url_or_client)
+            self._connects_later = url_or_client, namespace
+            return
+        if namespace is not None:
+            self.namespace = namespace
         self._source = url_or_client
         self._use(url_or_client, self.settings)
 
     def _use(self, source: str | AnyClient, settings: Settings) -> None:
         store = self._store_maker(source, settings)
         super().__init__(store, self.codec, settings, registry=self.registry, group=self.group, by=self._by or None)
+        if self._sync is not None:  # somebody may have kept it
+            self._point_sync(self._sync)
+
+    @property
+    def sync(self) -> sync.Client:
+        """The methods of this application without ``await``, for views and scripts without asyncio::
+
+            app.sync.rpc("order-42", fulfil_order, order).result(timeout="30s")
+
+        Each thread and each forked child has connections of its own, made at its first call. Use it in no event loop:
+        its calls would block it.
+        """
+        with _sync_lock:
+            if self._sync is None:
+                from durasleep.client import sync
+
+                made = sync.Client.__new__(sync.Client)
+                self._point_sync(made)
+                self._sync = made
+            return self._sync
+
+    def _point_sync(self, client: sync.Client) -> None:
+        """Let the client without asyncio use our Redis, namespace and settings."""
+        from durasleep.transport.sync_store import SyncStore
+
+        connector = Connector.of(self._source or self.address.url)
+        store = SyncStore(connector, namespace=self.namespace, settings=self.settings, patience_s=CALL_PATIENCE_S)
+        client.__init__(
+            lambda: store, self.codec, self.settings, registry=self.registry, group=self.group, by=self._by or None
+        )
 
     @contextmanager
-    def _pointed_at(self, source: str | AnyClient, namespace: str, settings: Settings) -> Generator[None]:
+    def _pointed_at(
+        self, source: str | AnyClient, namespace: str, settings: Settings, groups: Collection[str]
+    ) -> Generator[None]:
         kept = {name: value for name, value in vars(self).items() if name != "registry"}
+        kept_sync = None if self._sync is None else dict(vars(self._sync))
         self._source, self.namespace = source, check_name(namespace, "namespace")
         self._use(source, settings)
+        self._tested_groups = groups
         try:
             yield
         finally:
+            made, later = self._sync, self._connects_later
             vars(self).update(kept)
+            if made is not None and kept_sync is not None:
+                vars(made).update(kept_sync)
+            elif made is not None:  # it was asked for meanwhile, and somebody may have kept it
+                with suppress(UsageError):  # of a pyproject.toml, which its next call will say
+                    self._sync = made
+                    self._point_sync(made)
+            if later is not None:
+                self.connect(later[0], namespace=later[1])
 
     @property
     def is_addressed(self) -> bool:
@@ -220,6 +281,7 @@ class Durasleep(Client):
         by: Callable[..., str] | None = None,
         priority: int | None = None,
         retention: Duration | None = None,
+        **others: Any,
     ) -> Any:
         """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``::
 
@@ -230,9 +292,10 @@ class Durasleep(Client):
 
         Several workflows may share a name, each with its own ``version``, a whole number from 1, by default 1. New
         executions begin with the newest version. An execution that began with another one stays on it, while a worker
-        has that version. ``limit``, ``by``, ``priority`` and ``retention`` are as for ``task``. Raises DefinitionError
-        for a function that cannot be a workflow, and for a name that is taken.
+        has that version. ``limit``, ``by``, ``priority``, ``retention`` and ``others`` are as for ``task``. Raises
+        DefinitionError for a function that cannot be a workflow, and for a name that is taken.
         """
+        requests.check_declared(others, "workflow")
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             self.registry.workflow(function, name, version, limit=limit, by=by, priority=priority, retention=retention)
@@ -287,6 +350,7 @@ class Durasleep(Client):
         priority: int | None = None,
         retention: Duration | None = None,
         batch: Batch | None = None,
+        **others: Any,
     ) -> Any:
         """Register a plain function, sync or async, as a task under its own name or ``name``. It may do any I/O::
 
@@ -301,9 +365,11 @@ class Durasleep(Client):
         ``by`` makes the key for the limit from the arguments of a call: ``by=lambda order: order.customer``.
         ``priority`` is from 1, which comes first, to 5; by default 3. ``retention`` is how long an execution is kept
         after its end. Calls may say otherwise, see ``options``. With a ``batch`` the function is called once for many
-        executions, see ``Batch``; what the decorator gives is a function of one. Raises DefinitionError for a function
-        that cannot be a task, and for a name that is taken.
+        executions, see ``Batch``; what the decorator gives is a function of one. There are no ``others``: the TypeError
+        says what to use in place of what other systems take. Raises DefinitionError for a function that cannot be a
+        task, and for a name that is taken.
         """
+        requests.check_declared(others, "task")
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             definition = self.registry.task(
@@ -399,6 +465,21 @@ class Durasleep(Client):
         self._lifespan = fn
         return fn
 
+    def middleware(self, fn: AnyMiddleware) -> AnyMiddleware:
+        """Register a function that runs around each task and step, in the thread in which that one runs::
+
+            @app.middleware
+            def in_app_context() -> Iterator[None]:
+                with flask_app.app_context():
+                    yield
+
+        It yields once; there the task or step runs, and its error is raised. A generator surrounds all of them. An
+        ``async def`` that yields surrounds only async ones. The first that is registered is the outermost. In it
+        ``current()`` works. The code of workflows has none around it. Raises DefinitionError for any other function.
+        """
+        self._middleware.append(check_middleware(fn))
+        return fn
+
     @property
     def resources(self) -> Any:
         """What the lifespan of this worker has yielded; UsageError outside its tasks and steps."""
@@ -482,6 +563,7 @@ class Durasleep(Client):
             partitions=partitions,
             lifespan=nullcontext if fire_only else self._alive,
             overrides={} if overrides is None else overrides,
+            middleware=() if fire_only else self._middleware,
             declare=_declare_nothing if fire_only else self._declared(),
             telemetry=Telemetry(listen=health, registry=metrics),
             fires_only=fire_only,
@@ -513,6 +595,8 @@ class Durasleep(Client):
         with None the worker waits for Redis without a limit. Later it always waits for Redis. If the worker fails
         later, the block is cancelled, and the error is raised at its end. Otherwise the worker drains at the end of the
         block, within ``Settings.grace_s``; if it is cancelled meanwhile, it releases all leases at once.
+
+        In a test with ``durasleep.testing.env``, which has a worker of this group, no other one is started.
         """
         worker = self.worker(
             group=group,
@@ -529,6 +613,9 @@ class Durasleep(Client):
             metrics=metrics,
             fire_only=fire_only,
         )
+        if worker.group in self._tested_groups:
+            yield worker
+            return
         async with _Serving(
             worker, None if start_timeout is None else duration_ms(start_timeout, "start_timeout") / 1000
         ):
@@ -536,10 +623,10 @@ class Durasleep(Client):
 
 
 def pointed_at(
-    app: Durasleep, source: str | AnyClient, *, namespace: str, settings: Settings
+    app: Durasleep, source: str | AnyClient, *, namespace: str, settings: Settings, groups: Collection[str] = ()
 ) -> AbstractContextManager[None]:
-    """Use another Redis, namespace and settings for a time; for tests."""
-    return app._pointed_at(source, namespace, settings)
+    """Use another Redis, namespace and settings for a time; for tests. These ``groups`` have their workers."""
+    return app._pointed_at(source, namespace, settings, groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,7 +657,7 @@ def _check_lifespan(fn: Callable[..., Any]) -> None:
     if not callable(inner) or inspect.iscoroutinefunction(inner) or inspect.isgeneratorfunction(inner):
         raise DefinitionError(f"a lifespan is an `async def` that yields once, and {fn!r} is not")
     try:
-        inspect.signature(fn).bind()
+        signature_of(fn).bind()
     except TypeError as error:
         raise DefinitionError(f"a lifespan is called without arguments, and {fn!r} needs some: {error}") from None
     except ValueError:  # its signature is not known

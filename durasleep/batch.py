@@ -9,6 +9,7 @@ from typing import Any, cast, get_args, get_origin
 
 from durasleep.errors import DefinitionError, UsageError
 from durasleep.model import shown
+from durasleep.signatures import signature_of
 
 SIZE_MAX = 10_000
 WAIT_S_MAX = 60.0
@@ -54,7 +55,7 @@ def function_of_one(fn: Callable[..., Any], hints: dict[str, Any]) -> Callable[.
 
     It has the same name, and calls the other one with a list of one. DefinitionError if that takes no single list.
     """
-    parameters = list(inspect.signature(fn).parameters.values())
+    parameters = list(signature_of(fn).parameters.values())
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if len(parameters) != 1 or parameters[0].kind not in kinds:
         raise DefinitionError(f"{fn!r} cannot be called for a batch: it takes one argument, a list")

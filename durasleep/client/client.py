@@ -571,9 +571,9 @@ class Client(_Verbs):
 
     One client serves all event loops, in any thread: each has a connection of its own, made at its first call.
 
-    Every call that asks Redis may raise a StoreError: StoreUnavailable if Redis gives no answer for ten seconds, or
-    StoreRefused if it rejects our password or permissions. An id or name that cannot be used raises InvalidId, which is
-    a UsageError.
+    Every call that asks Redis may raise a StoreError: StoreUnavailable if Redis gives no answer for ten seconds, and at
+    once until a first call has got through, or StoreRefused if it rejects our password or permissions. An id or name
+    that cannot be used raises InvalidId, which is a UsageError.
     """
 
     def __init__(
@@ -777,7 +777,7 @@ class Client(_Verbs):
         with options, too. Raises TypeError for an unknown option and UsageError for a value that cannot be used: here,
         not at the call.
         """
-        return Caller(self, CallOptions(**options).checked())
+        return Caller(self, requests.call_options(options))
 
     async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
         return await self._rpc(None, fn, args, kwargs, _NO_OPTIONS)
@@ -806,6 +806,7 @@ class Client(_Verbs):
         kwargs: dict[str, Any],
         options: CallOptions,
     ) -> Handle[Any]:
+        requests.check_id_stands_first(id)
         called = self._called(fn, args, kwargs, options)
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         await store.open()
@@ -828,6 +829,7 @@ class Client(_Verbs):
         self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> _Called:
         """A function with its arguments, checked; UsageError for what cannot be sent or does not fit it."""
+        self.registry.check_registered(fn)
         definition = self.registry.called(fn)
         name = name_of(fn) if definition is None else definition.name
         payload = self.codec.encode_args(args, kwargs, name, called_by(definition or fn))
@@ -964,6 +966,7 @@ class Client(_Verbs):
         self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], options: CallOptions
     ) -> list[Handle[Any]]:
         requests.check_unpipelined(options)
+        self.registry.check_registered(fn)
         definition = self.registry.called(fn)
         name = name_of(fn) if definition is None else definition.name
         if definition is not None:
@@ -1403,13 +1406,16 @@ class Client(_Verbs):
         It has the same function, arguments and queue, as much time as the other one had, and every result that had
         settled before the step did. It goes on from there with the code that is deployed now. What was pending there is
         asked for anew: sleeps begin again, and so do children. ``id`` may run, or have ended in any way, and is not
-        changed. ``before`` is the number of an entry of its journal, the name of a step, timer, promise or child, or
-        ``"cancel"`` for what it was before it was canceled.
+        changed. ``before`` is the number of an entry of its journal, or the name of a step, timer, promise or child.
+        ``"cancel"`` stands for what it was before it was canceled. ``"end"`` stands for all that had settled when it
+        ended or was halted: after an error in the code of a workflow, corrected code goes on there, and no step that
+        has ended runs again. What is called ``cancel`` or ``end`` itself is chosen by its number.
 
         The disposition of the handle is ``created``, or ``attached`` if the same call had made it before. An
         interrupted call leaves it halted; the same call goes on with it. Raises NotFound if there is no such execution
-        or step; NotAllowed if the name stands for several entries, if nothing can be forked there, and if ``new_id`` is
-        in use by something else; InvalidId for a ``new_id`` that cannot be used.
+        or step; NotAllowed if the name stands for several entries, if nothing can be forked there, for the end of one
+        that has not ended and is not halted, and if ``new_id`` is in use by something else; InvalidId for a ``new_id``
+        that cannot be used.
         """
         from durasleep.query.forking import fork
 
@@ -1444,7 +1450,7 @@ class Client(_Verbs):
     async def fsck(self, *, repair: bool = False) -> query.fsck.Report:
         """Check everything that is kept, while workers go on; with ``repair``, fix what needs no guess.
 
-        The time it takes grows with what is kept. Each kind of finding is explained in ``docs/troubleshooting.md``.
+        The time it takes grows with what is kept. ``docs/operate/troubleshooting.md`` explains each kind of finding.
         """
         from durasleep.query import fsck
 

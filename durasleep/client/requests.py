@@ -144,6 +144,83 @@ class Options(TypedDict, total=False):
     the settings."""
 
 
+_NAMES_ELSEWHERE = {
+    **dict.fromkeys(("countdown", "eta", "defer_by", "defer_until", "start_delay"), "delay"),
+    **dict.fromkeys(("expires", "ttl", "execution_timeout"), "timeout"),
+    **dict.fromkeys(("queue", "queue_name", "task_queue", "group"), "target"),
+    **dict.fromkeys(("result_ttl", "keep_result", "result_expires"), "retention"),
+}
+"""What options are called in other systems."""
+_IDS_ELSEWHERE = ("id", "task_id", "job_id", "workflow_id")
+_DECLARED_ELSEWHERE = {
+    **dict.fromkeys(
+        (
+            "max_retries",
+            "autoretry_for",
+            "dont_autoretry_for",
+            "retry_backoff",
+            "retry_backoff_max",
+            "retry_jitter",
+            "default_retry_delay",
+            "retry_kwargs",
+            "retries",
+            "attempts",
+            "backoff",
+            "max_tries",
+            "retry_policy",
+        ),
+        "say retry=Retry(attempts=..., retry_on=...)",
+    ),
+    "bind": "the function takes its own arguments only, and current() has the id and the attempt",
+    "rate_limit": 'say limit=Limit("a name", rate="10/m")',
+    **dict.fromkeys(("time_limit", "soft_time_limit", "job_timeout", "execution_timeout"), "say timeout="),
+    **dict.fromkeys(
+        ("queue", "queue_name", "task_queue", "routing_key", "group", "target"),
+        "the group stands in the call, options(target=...), or is that of the application, Durasleep(group=...)",
+    ),
+    **dict.fromkeys(
+        ("ignore_result", "store_errors_even_if_ignored", "result_ttl", "keep_result", "result_expires"),
+        "every result is kept, and retention= says how long",
+    ),
+    **dict.fromkeys(("acks_late", "acks_on_failure_or_timeout", "reject_on_worker_lost"), "leave it out, it is so"),
+    **dict.fromkeys(("expires", "ttl"), "it stands in the call, options(timeout=...)"),
+    **dict.fromkeys(("countdown", "eta", "delay"), "it stands in the call, options(delay=...)"),
+    **dict.fromkeys(("cron", "schedule", "every"), "put @app.cron(...) above the decorator"),
+    **dict.fromkeys(("serializer", "codec"), "it is that of the application, Durasleep(codec=...)"),
+    **dict.fromkeys(("labels", "key"), "it stands in the call, options(...)"),
+}
+"""What decorators of other systems take, and what to do here."""
+
+
+def check_declared(options: Mapping[str, Any], what: str) -> None:
+    """TypeError for options that ``@app.task`` or ``@app.workflow`` does not have, which says what there is instead."""
+    for name in options:
+        known = _DECLARED_ELSEWHERE.get(name)
+        raise TypeError(f"@app.{what} has no {name!r}" + (f": {known}" if known else ""))
+
+
+def call_options(options: Mapping[str, Any]) -> CallOptions:
+    """These options, checked; TypeError, which says what it may be called here, for one that there is not."""
+    for name in options:
+        if name in CallOptions.__struct_fields__:
+            continue
+        if name in _IDS_ELSEWHERE:
+            raise TypeError(f"options have no {name!r}: the id stands first, rpc(id, function, ...)")
+        known = _NAMES_ELSEWHERE.get(name)
+        hint = f"it is called {known}" if known else f"there are {', '.join(CallOptions.__struct_fields__)}"
+        raise TypeError(f"options have no {name!r}: {hint}")
+    return CallOptions(**options).checked()
+
+
+def check_id_stands_first(id: object) -> None:
+    """InvalidId for a function where the id stands: who knows other systems forgets the id."""
+    if callable(id):
+        name = getattr(id, "__name__", repr(id))
+        raise InvalidId(
+            f"{name} stands where the id does: rpc(id, {name}, ...), or start({name}, ...), which makes an id"
+        )
+
+
 class CallOptions(msgspec.Struct, frozen=True):
     """The options of a call as they are kept; TypeError for an unknown one."""
 

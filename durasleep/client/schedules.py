@@ -166,6 +166,7 @@ async def put(client: Home, name: str, fn: Callable[..., Any] | str, options: Ke
 
 def maker(client: Home, name: str, fn: Callable[..., Any] | str, options: KeptOptions) -> Callable[[int], Schedule]:
     """A function that makes the schedule at a time in ms; UsageError for arguments that do not fit."""
+    client.registry.check_registered(fn)
     definition = client.registry.called(fn)
     function = name_of(fn) if definition is None else definition.name
     args, kwargs = tuple(options.args), dict(options.kwargs or {})

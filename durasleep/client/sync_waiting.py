@@ -26,7 +26,7 @@ from durasleep.protocol.streams import instant_of
 from durasleep.protocol.view import RawView
 from durasleep.query import status
 from durasleep.query.status import PromiseStatus
-from durasleep.runtime.waits import Waiting
+from durasleep.runtime.waits import Waiting, inside
 from durasleep.settings import Settings
 from durasleep.transport.batching import RETRY_FIRST_S
 from durasleep.transport.connection import SyncLink
@@ -35,6 +35,8 @@ from durasleep.transport.reply_errors import is_of_moving_slot, refusal
 from durasleep.transport.sync_store import SyncStore
 
 _READ_MARGIN_S = 2.0  # the connection of a blocking read is closed this long after the read should have ended
+CheckWait = Callable[[PromiseId, float | None], float | None]
+
 POLL_S = 1.0  # a promise that notifies no inbox is read this often
 CROWDED_S = 5.0  # what an execution publishes is read this often, if no inbox can be notified
 
@@ -189,10 +191,13 @@ class Waiter:
     def __init__(self, store: Callable[[], SyncStore], settings: Settings) -> None:
         self.store = store()
         self.inboxes = PerThread(lambda: Inbox(self.store.keys, settings.client_check_s))
-        self._block_s = settings.read_block_s
+        self.block_s = settings.read_block_s
+        """How long a read waits at most."""
         self._readers: dict[Keyspace, SyncLink] = {}
         self._closed = threading.Event()
         """The event of all current waits. It is set when the client is closed; later waits have a new one."""
+        self.check_wait: CheckWait | None = None
+        """For tests: it looks now and then at each wait outside of tasks and steps, and may end it."""
 
     @property
     def inbox(self) -> Inbox:
@@ -294,7 +299,7 @@ class Waiter:
         """Block until what an execution publishes may have changed."""
         with self.inbox as inbox:
             while not watching.is_changed and inbox is stream.inbox:  # another thread reads again by its own inbox
-                if not self._read(stream, patience.left_s(self._block_s), patience.closed):
+                if not self._read(stream, patience.left_s(self.block_s), patience.closed):
                     stream.lose()
 
     def stop_watching(self, id: PromiseId, stream: InboxStream) -> None:
@@ -316,6 +321,7 @@ class Waiter:
         self, patience: _Patience, stream: InboxStream, awaited: dict[PromiseId, Subscription | None]
     ) -> PromiseStatus:
         """The end of the first of these that settles; None stands for a subscription that is to be made."""
+        since: float | None = None
         while True:
             stream.check()
             unknown = [id for id, one in awaited.items() if one is None or (one.is_notified and one.ending is None)]
@@ -328,8 +334,10 @@ class Waiter:
             for one in awaited.values():
                 if one is not None and one.ending is not None:
                     return one.ending
+            if self.check_wait is not None and inside() is None:
+                since = self.check_wait(patience.id, since)
             try:
-                block_s = patience.left_s(self._block_s)
+                block_s = patience.left_s(self.block_s)
             except WaitTimeout:
                 for id in awaited:
                     stream.notify(id, None)
@@ -373,7 +381,7 @@ class Waiter:
     def _reader(self, keys: Keyspace) -> SyncLink:
         reader = self._readers.get(keys)
         if reader is None:  # two threads may make it at the same time: the first one counts
-            reader = self._readers.setdefault(keys, self.store.link(keys, self._block_s + _READ_MARGIN_S))
+            reader = self._readers.setdefault(keys, self.store.link(keys, self.block_s + _READ_MARGIN_S))
         return reader
 
     def _is_cut(self, keys: Keyspace, key: bytes, last: bytes) -> bool:
@@ -387,6 +395,12 @@ class Waiter:
             return True
         first = read.parse(reply)
         return first is not None and instant_of(first) > instant_of(last)
+
+
+def check_waits(client: object, check: CheckWait, every_s: float) -> None:
+    """For tests: ``check`` each wait of a client ``every_s``; it gets the id and what it has returned last time."""
+    waiter: Waiter = client._waiter  # type: ignore[attr-defined]
+    waiter.check_wait, waiter.block_s = check, every_s
 
 
 def _check_open(closed: threading.Event) -> None:

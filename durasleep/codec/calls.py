@@ -21,6 +21,7 @@ import msgspec
 from durasleep.codec.shapes import shape
 from durasleep.codec.type_hints import ARRIVE, SCALARS, alike_in, function_name, type_hints_of
 from durasleep.errors import UsageError
+from durasleep.signatures import signature_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class _Call:
 
 @lru_cache(maxsize=1024)
 def call_of(fn: Callable[..., Any]) -> _Call:
-    signature, type_hints = inspect.signature(fn), type_hints_of(fn)
+    signature, type_hints = signature_of(fn), type_hints_of(fn)
     parameters = signature.parameters.values()
     plain = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     others = any(

@@ -200,4 +200,5 @@ class Codec:
         try:
             return self._outer.unwrap(payload)
         except Exception as error:
-            raise CorruptData(f"the payload hook cannot read a payload: {error}") from error
+            reason = str(error) or type(error).__name__  # those of cryptography have no text
+            raise CorruptData(f"the payload hook cannot read a payload: {reason}") from error

@@ -34,6 +34,7 @@ from uuid import UUID
 import msgspec
 
 from durasleep.codec.values import is_model
+from durasleep.signatures import annotations_of
 
 _HINTS_MAX = 1_000  # hints of one function that are looked at; hints that refer to each other end, too
 TRAVELS_AS: tuple[type, ...] = (
@@ -277,7 +278,7 @@ def type_hints_of(fn: Any) -> dict[str, Any]:
         type_hints: dict[str, Any] = typing.get_type_hints(fn, include_extras=True)
     except Exception:  # noqa: BLE001 - a type hint is a user's expression; each one is tried by itself
         type_hints = {}
-        for name, type_hint in getattr(fn, "__annotations__", {}).items():
+        for name, type_hint in annotations_of(fn).items():
             with contextlib.suppress(Exception):
                 type_hints |= typing.get_type_hints(
                     SimpleNamespace(__annotations__={name: type_hint}), names, None, True

@@ -214,7 +214,12 @@ async def _ask_fork(subject: Subject) -> Question:
         _page_of(subject.id),
         fields=(
             Field("new", "Id of the new one", f"{subject.id}-again", is_required=True),
-            Field("before", "Before which step", hint="its number or its name", is_required=True),
+            Field(
+                "before",
+                "Before which step",
+                hint="its number or its name, or end: after all that has ended",
+                is_required=True,
+            ),
         ),
         facts=await _facts(subject),
     )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:  # an extra
     from prometheus_client.core import GaugeMetricFamily
 
 T = TypeVar("T")
+
+logger = logging.getLogger("durasleep")
 
 KEPT_S = 1.0
 """How long an answer of Redis is good for others who ask."""
@@ -168,20 +172,33 @@ class Exporter:
         """These are ``overview`` and ``due_soon`` of a client."""
         self._overview = _Shared(overview)
         self._due_soon = _Shared(due_soon)
+        self._is_out = False
 
     async def answer(self, path: str) -> Answer:
-        """``/metrics``, ``/scale/GROUP`` or ``/readyz``. While Redis does not serve us, 503 and a sentence."""
+        """``/metrics``, ``/scale/GROUP`` or ``/readyz``. While Redis does not serve us, 503 and a sentence, which is
+        also logged once.
+        """
+        if path not in ("/metrics", "/readyz") and not path.startswith(SCALE):
+            return not_found(*PATHS)
         try:
-            if path == "/metrics":
-                return metrics(await self._overview.get())
-            if path == "/readyz":
-                await self._overview.get()
-                return said("")
-            if path.startswith(SCALE):
-                return await self._scale(path.removeprefix(SCALE))
+            answer = await self._ask(path)
         except DurasleepError as error:
+            if not self._is_out:
+                logger.warning("the exporter answers 503 until Redis serves it: %s", error)
+            self._is_out = True
             return said(str(error))
-        return not_found(*PATHS)
+        if self._is_out and answer.status == HTTPStatus.OK:
+            self._is_out = False
+            logger.info("Redis serves the exporter again")
+        return answer
+
+    async def _ask(self, path: str) -> Answer:
+        if path == "/metrics":
+            return metrics(await self._overview.get())
+        if path == "/readyz":
+            await self._overview.get()
+            return said("")
+        return await self._scale(path.removeprefix(SCALE))
 
     async def _scale(self, group: str) -> Answer:
         try:

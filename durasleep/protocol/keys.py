@@ -125,6 +125,7 @@ W = {
     "functions": "f",  # which functions it has, as a short hash; empty while it leaves
     "lost": "l",  # threads that run a function nobody waits for any more
     "slots": "s",  # how many executions it runs at a time
+    "blocked": "o",  # for how many ms its event loop has been blocked
 }
 """Fields of a ``worker`` hash."""
 

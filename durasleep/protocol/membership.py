@@ -96,11 +96,12 @@ def heartbeat(
     functions: str = "",
     lost_threads: int = 0,
     slots: int | None = None,
+    blocked_ms: int = 0,
 ) -> Command[Beat]:
     """Note that a worker is alive, and return the state of its leases.
 
     The worker reports the time between its heartbeats, its functions (see ``Registry.fingerprint``), how many of its
-    threads are lost, and how many executions it runs at a time.
+    threads are lost, how many executions it runs at a time, and for how long its event loop has been blocked.
     """
     lua = script.load("heartbeat", keys.movable_clock)
     shared = lua.shared_args(
@@ -114,6 +115,7 @@ def heartbeat(
         functions=functions,
         lost_threads=str(lost_threads),
         slots="" if slots is None else str(slots),
+        blocked_ms=str(blocked_ms),
     )
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*shared, *named]), partial(_parse_beat, keys.partition), lua)
@@ -210,6 +212,11 @@ def read_beat_ms(keys: Keyspace, consumer: str) -> Command[int]:
 def read_lost_threads(keys: Keyspace, consumer: str) -> Command[int]:
     """How many threads a worker has lost, by its own report."""
     return Command([b"HGET", keys.worker(consumer).encode(), W["lost"].encode()], to_number)
+
+
+def read_blocked_ms(keys: Keyspace, consumer: str) -> Command[int]:
+    """For how many ms the event loop of a worker has been blocked, by its own report."""
+    return Command([b"HGET", keys.worker(consumer).encode(), W["blocked"].encode()], to_number)
 
 
 def read_functions(keys: Keyspace, consumer: str) -> Command[str]:

@@ -30,6 +30,7 @@ class BeatingWorker(msgspec.Struct, frozen=True):
     functions: str
     lost_threads: int
     slots: int | None
+    blocked_ms: int
 
 
 class RawQueue(msgspec.Struct, frozen=True):
@@ -112,7 +113,7 @@ def _members(flat: list[bytes]) -> Members:
 
 
 def _worker(name: bytes, beat: bytes, *fields: bytes) -> BeatingWorker:
-    group, info, knows, between, functions, lost, slots = fields
+    group, info, knows, between, functions, lost, slots, blocked = fields
     return BeatingWorker(
         consumer=to_text(name),
         beat_ms=int(beat),
@@ -123,6 +124,7 @@ def _worker(name: bytes, beat: bytes, *fields: bytes) -> BeatingWorker:
         functions=to_text(functions),
         lost_threads=to_number(lost),
         slots=int(slots) if slots else None,
+        blocked_ms=to_number(blocked),
     )
 
 

@@ -53,6 +53,16 @@ def collect(keyspaces: Keyspaces) -> Plan[list[Diagnosis]]:
     return found or [Diagnosis(Level.GOOD, "work", "nothing waits for a person, or for a worker that is not there")]
 
 
+def held_clock(keyspaces: Keyspaces, _now_ms: int) -> Plan[list[Diagnosis]]:
+    """Workers that do not accept the server's clock, so that no timer fires."""
+    answers: list[Any] = yield [server.read_number(keys.clock_held) for keys in keyspaces]
+    if not any(isinstance(ms, int) and ms for ms in answers):
+        return []
+    text = "NO TIMER FIRES: the server's clock is further ahead than the workers can explain"
+    advice = "look at the server's clock (redis-cli time); if it is right: durasleep namespace release-clock"
+    return [Diagnosis(Level.DANGER, "timers", text, advice)]
+
+
 def halted(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Halted executions, which wait for a person."""
     names = yield from _members([keys.halted for keys in keyspaces])
@@ -139,6 +149,24 @@ def lost_threads(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
         )
         for name, count in zip(alive, counts, strict=True)
         if isinstance(count, int) and count
+    ]
+
+
+def blocked_loops(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Workers whose event loop is blocked: they are alive, and do nothing."""
+    alive = {name: keys for name, at_ms, keys in (yield from _beats(keyspaces)) if now_ms - at_ms <= _GONE_MS}
+    ask = [membership.read_blocked_ms(keys, name) for name, keys in alive.items()]
+    answers: list[Any] = (yield ask) if ask else []
+    return [
+        Diagnosis(
+            Level.WARNING,
+            "workers",
+            f"worker {name.partition('/')[0]} is alive, but its event loop has been blocked for {_duration(ms)}: what "
+            "it holds stands still, and it takes nothing new",
+            "its log says where, after a minute; if it does not come back, kill it: others take over",
+        )
+        for name, ms in zip(alive, answers, strict=True)
+        if isinstance(ms, int) and ms
     ]
 
 
@@ -256,7 +284,8 @@ def unknown(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
             "functions",
             f"{least}{_count(count, 'execution waits', 'executions wait')} for a worker of group {group!r} "
             f"that has the function {function!r}",
-            f"deploy it there, or call it for the group that has it: {_start(group)}",
+            f"if the name is right: start a worker with a module that has it ({_start(group)}), or let the calls name "
+            "the group that has it, options(target=...)",
         )
         for (function, group), count in found.items()
     ]
@@ -308,6 +337,7 @@ def overdue(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
 
 
 _FACTS: tuple[Fact, ...] = (
+    held_clock,
     halted,
     failed,
     quarantined,
@@ -318,6 +348,7 @@ _FACTS: tuple[Fact, ...] = (
     unknown,
     gone,
     lost_threads,
+    blocked_loops,
     overdue,
     newer,
 )

@@ -11,12 +11,13 @@ from durasleep.codec import Codec
 from durasleep.codec.exceptions import RAISED_THERE
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import (
+    CorruptData,
     DurasleepError,
     NotFound,
     RemoteError,
 )
-from durasleep.model import Entry, Kind, Place, PromiseId, Recording, State, group_of, priority_of
-from durasleep.protocol import channels, command, groups, journal, limits
+from durasleep.model import Entry, Kind, Place, PromiseId, Recording, State, group_of, priority_of, worker_of
+from durasleep.protocol import channels, command, groups, journal, limits, server, streams
 from durasleep.protocol.command import Plan
 from durasleep.protocol.groups import Pause
 from durasleep.protocol.journal import Loaded, PromiseRecord
@@ -28,6 +29,7 @@ from durasleep.query.waiting_on import Pending, began_ms, pending_of
 from durasleep.traits import read_labels
 
 _MAILBOX_PAGES_MAX = 100  # of a thousand fields: ten times as many as it can have
+_WORKERS_MAX = 1_000  # of a group, looked at to see whether one is alive
 _SHOWN_ATTEMPTS_MAX = 20  # of the failed ones: the last ones show what is wrong
 
 
@@ -80,7 +82,7 @@ class Description:
     settled_at_ms: int | None
     """When it settled."""
     value: Any
-    """Its result, as plain data, if it has resolved; else None."""
+    """Its result, as plain data, if it has resolved; a text that says why if it cannot be read here; else None."""
     error: str | None
     """Why it was rejected, timed out or canceled: a word or a sentence."""
     reason: str | None
@@ -117,6 +119,8 @@ class Description:
     """If it waits for a worker: since when its group is paused; else None."""
     paused_by: str | None = None
     """Who has paused the group."""
+    is_unserved: bool = False
+    """Whether it waits for a worker, and none that may run it is alive."""
     forked_from: str | None = None
     """The id of the execution whose journal it has begun with, if it is a fork."""
     unread: Unread | None = None
@@ -148,6 +152,8 @@ def describe(keys_of: Callable[[str], Keyspace], id: PromiseId, codec: Codec) ->
         found = dataclasses.replace(found, unread=unread)
     if found.status == "queued" and found.group and (paused := (yield from _pause_of(keys, found.group))):
         found = dataclasses.replace(found, paused_since_ms=paused.since_ms, paused_by=paused.by)
+    if found.status == "queued" and (yield from _is_unserved(keys, loaded.record.queue)):
+        found = dataclasses.replace(found, is_unserved=True)
     if found.status == "parked" and found.limit:
         before, paused_ms = yield [
             limits.read_place(keys, found.limit, found.limit_key or "", id),
@@ -176,6 +182,18 @@ def _unread_of(keys: Keyspace, id: PromiseId) -> Plan[Unread | None]:
 def _pause_of(keys: Keyspace, group: str) -> Plan[Pause | None]:
     [answer] = yield [groups.read_pause(keys, group)]
     return answer if isinstance(answer, Pause) else None
+
+
+def _is_unserved(keys: Keyspace, queue: str) -> Plan[bool]:
+    """Whether no worker that may take an entry of this queue is alive."""
+    name = worker_of(queue)
+    [answer] = yield [streams.read_consumers(keys, group_of(queue))]
+    if isinstance(answer, DurasleepError):
+        return True  # nobody has ever served the group
+    consumers: list[str] = answer
+    asked = [one for one in consumers if name is None or one.partition("/")[0] == name][:_WORKERS_MAX]
+    alive: list[Any] = (yield [server.exists(keys.worker(one)) for one in asked]) if asked else []
+    return len(asked) < _WORKERS_MAX and all(sign is False for sign in alive)
 
 
 def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
@@ -219,7 +237,7 @@ def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) 
         created_at_ms=record.created_ms,
         timeout_at_ms=record.deadline_ms or None,
         settled_at_ms=record.settled_ms or None,
-        value=codec.decode(record.value) if record.state is State.RESOLVED else None,
+        value=_value(record.value, codec) if record.state is State.RESOLVED else None,
         error=error_text(record.state, record.value, codec),
         reason=record.reason or None,
         worker=worker,
@@ -253,6 +271,14 @@ def _arguments(record: PromiseRecord, codec: Codec) -> tuple[list[Any] | None, d
     return args, kwargs
 
 
+def _value(payload: bytes, codec: Codec) -> Any:
+    """Everything else is shown, too, if it was encrypted by another codec."""
+    try:
+        return codec.decode(payload)
+    except CorruptData as error:
+        return f"cannot be read: {error}"
+
+
 def _traceback(error: Exception) -> str | None:
     """Where the error was raised. For the error of a child: where the child was awaited, then where it was raised."""
     own = [error.remote_traceback] if isinstance(error, RemoteError) and error.remote_traceback else []
@@ -273,7 +299,7 @@ def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) ->
         created_at_ms=owner.record.created_ms,
         timeout_at_ms=entry.due_ms or None,
         settled_at_ms=entry.stamp or None,
-        value=codec.decode(entry.payload) if state is State.RESOLVED and entry.payload else None,
+        value=_value(entry.payload, codec) if state is State.RESOLVED and entry.payload else None,
         error=error_text(state, entry.payload, codec),
         reason=None,
         worker=None,

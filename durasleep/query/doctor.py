@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from durasleep import humanize
 from durasleep.errors import DurasleepError
 from durasleep.protocol import rights, server
 from durasleep.protocol.command import Plan, to_text
@@ -148,7 +149,8 @@ def _server(facts: Facts) -> Iterator[Diagnosis]:
             "start it with --default_lua_flags=allow-undeclared-keys, and test your workflows: we do not test there",
         )
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '?')}"
-    yield Diagnosis(Level.GOOD, "server", f"{name}, up for {int(info.get('uptime_in_seconds', 0)) // 3600} h")
+    up_ms = max(1, int(info.get("uptime_in_seconds", 0))) * 1000
+    yield Diagnosis(Level.GOOD, "server", f"{name}, up for {humanize.describe_ms(up_ms)}")
     if info.get("loading") == "1":
         yield Diagnosis(Level.WARNING, "server", "it is still loading its data: calls wait until that is done")
 
@@ -242,6 +244,11 @@ def _replicas(facts: Facts) -> Iterator[Diagnosis]:
         )
         return
     count = int(info.get("connected_slaves", "0") or 0)
+    wanted = int(facts.config.get("min-replicas-to-write", "0") or 0)
+    following = int(info.get("min_slaves_good_slaves", count) or 0)
+    if following < wanted:
+        text = f"min-replicas-to-write is {wanted}, and {following} of them follow: every write is refused (NOREPLICAS)"
+        yield Diagnosis(Level.DANGER, "replicas", text, "bring the replicas back, or set min-replicas-to-write 0")
     if info and count == 0:
         yield NO_REPLICA
     for number in range(count):

@@ -2,7 +2,8 @@
 
 The part is everything that had settled before the step did. It is a beginning of the history: the code, replayed over
 it, is where it was when it waited for the step. What was pending then is asked for anew: a sleep begins again, a child
-is started again, and an execution with an id of its own is attached to.
+is started again, and an execution with an id of its own is attached to. Before its end, that is all that had settled
+when it ended or was halted: so corrected code goes on where the code was that failed.
 
 What the code has drawn by ``ctx.random()`` and ``ctx.uuid()`` up to there must be the same again, and depends on the id
 of the execution. So a fork keeps its ``origins``: lines of a stamp, the incarnation and the id of the execution that
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from durasleep.errors import CorruptData, NotAllowed, NotFound, StoreError
-from durasleep.model import CANCEL, Entry, Kind, Number, PromiseId, State, check_id, check_new_id
+from durasleep.model import CANCEL, Entry, Kind, Number, Place, PromiseId, State, check_id, check_new_id
 from durasleep.protocol import command, grafting, journal
 from durasleep.protocol.command import Plan
 from durasleep.protocol.entry import parse_entry
@@ -26,6 +27,7 @@ from durasleep.protocol.keys import LIMIT, Keyspace
 
 NAMED_MAX = 5  # steps in one sentence
 ORIGINS_MAX = 16  # forks of forks
+END = "end"
 _MARKS = (Kind.PATCH, Kind.VERSION)
 _HEAD = re.compile(rb"[a-z][a-z]\t\d*\t(\d*)\t")
 
@@ -52,8 +54,8 @@ def fork(keys_of: Callable[[str], Keyspace], id: str, new_id: str, before: str |
     """Make ``new_id`` of what ``id`` had done before a step, or go on with making it."""
     source = yield from _read(keys_of(check_id(id)), PromiseId(id))
     record = source.record
-    number = _find(source, str(before))
-    copied, order = _before(source, number)
+    number = END if before == END else _find(source, str(before))
+    copied, order = _settled(source, _end_of(source) if before == END else _stamp_of(source, Number(number)))
     identity = f"{record.incarnation} {record.begun_ms} {number} {id}"
     made = Fork(
         check_new_id(new_id),
@@ -153,17 +155,31 @@ def _order(number: str) -> tuple[int, ...]:
     return tuple(map(int, number.split(".")))
 
 
-def _before(source: _Source, number: Number) -> tuple[list[tuple[Entry, bytes]], int]:
-    """The entries that had settled before this one, in the order of their stamps, and the last stamp; the marks, which
-    say which code the execution runs, come first.
-    """
+def _stamp_of(source: _Source, number: Number) -> int:
+    """The stamp with which this entry settled, or that of a next one if it is pending."""
     cut, _ = source.entries[number]
     if cut.state is not State.PENDING and not cut.stamp:
         what = "was canceled by the workflow itself" if cut.state is State.CANCELED else f"is a {cut.kind.value}"
         raise NotAllowed(
             f"{source.record.id}~{number} {what}: fork before a call that has settled or is pending, or before 'cancel'"
         )
-    until = cut.stamp or source.record.order + 1
+    return cut.stamp or source.record.order + 1
+
+
+def _end_of(source: _Source) -> int:
+    """The stamp after all others. While its code goes on, this is no end: a repeated call would copy more than the
+    first one.
+    """
+    record = source.record
+    if record.state is State.PENDING and record.place is not Place.HALTED:
+        raise NotAllowed(f"{record.id} has not ended: fork before one of its steps, or halt it first")
+    return record.order + 1
+
+
+def _settled(source: _Source, until: int) -> tuple[list[tuple[Entry, bytes]], int]:
+    """The entries that had settled before this stamp, in the order of their stamps, and the last stamp; the marks,
+    which say which code the execution runs, come first.
+    """
     settled = [
         one
         for one in source.entries.values()

@@ -54,6 +54,8 @@ class WorkerLoad:
     """Whether it takes no more executions, because it was told to stop."""
     knows_pause: bool
     """Whether it follows the pause of its group: one of an earlier version does not."""
+    blocked_s: float = 0.0
+    """For how long its event loop has been blocked, if for two seconds or more: meanwhile it runs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,12 +384,14 @@ def _workers(group: str, parts: dict[int, RawOverview]) -> list[WorkerLoad]:
                 lost_threads=worker.lost_threads,
                 is_leaving=not worker.functions,
                 knows_pause=pauses.PAUSE in worker.knows.split(),
+                blocked_s=worker.blocked_ms / 1000,
             )
         else:
             found[consumer] = replace(
                 before,
                 running=before.running + running,
                 beat_ms=max(before.beat_ms, worker.beat_ms),
+                blocked_s=max(before.blocked_s, worker.blocked_ms / 1000),
                 partitions=[*before.partitions, number],
                 is_leaving=before.is_leaving and not worker.functions,  # it leaves one partition, and serves others
             )

@@ -260,6 +260,7 @@ class Activation:
         definition = self._definition
         args, kwargs = self.codec.decode_args(self._args, definition.fn, skip_first=True)
         context = Context(self._info, self.codec, self._loop, self._journal, definition, self._base)
+        self._loop.context = context
         return run_with_cleanup(context, definition.fn(context, *args, **kwargs))
 
     def _feed(self, settled: list[Entry]) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import UnionType
-from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 from uuid import UUID
 
 import msgspec
@@ -46,6 +46,7 @@ from durasleep.model import (
     duration_ms,
     parse_target,
     retention_ms,
+    scheduled_at,
 )
 from durasleep.runtime.channels import ChannelCalls
 from durasleep.runtime.definition import (
@@ -56,6 +57,7 @@ from durasleep.runtime.definition import (
     check_arguments,
     definition_of,
     name_of,
+    not_callable,
     returns_of,
     step_name_of,
 )
@@ -110,6 +112,13 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
     def created_at(self) -> datetime:
         """When it was created, by the server's clock."""
         return _instant(self.created_ms)
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """For which time a schedule has started it, in the zone of the schedule, however late it began; None if its id
+        is not that of a schedule, ``<name>@<time>``.
+        """
+        return scheduled_at(self.id)
 
     @property
     def deaths(self) -> int:
@@ -476,6 +485,8 @@ class Context(ChannelCalls):
 
         def start(number: Number) -> StartChild:
             definition = fn if isinstance(fn, Definition) else self._called(fn)
+            if definition is None and (registry := self._definition.registry) is not None:
+                registry.check_registered(cast("Callable[..., Any] | str", fn))
             payload = self._codec.encode_args(args, kwargs, function, called_by(definition or fn))
             if definition is not None:
                 definition.check(args, kwargs)
@@ -648,6 +659,22 @@ class Context(ChannelCalls):
         return self.info.id, self.info.incarnation
 
 
+def running_context() -> Context | None:
+    """The ``ctx`` of the workflow whose code is running; None anywhere else, and so in its steps."""
+    loop = asyncio._get_running_loop()
+    return loop.context if isinstance(loop, WorkflowLoop) else None
+
+
+def current_context() -> Context:
+    """The ``ctx`` of the workflow whose code is running; UsageError anywhere else, and so in its steps."""
+    ctx = running_context()
+    if ctx is None:
+        raise UsageError(
+            "current_context() works only in the code of a workflow, and this is none: a step, or a client"
+        )
+    return ctx
+
+
 async def run_with_cleanup(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
     """Run the workflow and, if a cancel has ended it, its ``on_cancel`` steps.
 
@@ -794,7 +821,7 @@ def _step_of(fn: Callable[..., Any]) -> TaskDefinition | None:
     if isinstance(definition, WorkflowDefinition):
         raise DefinitionError(f"{definition.name!r} is a workflow, not a step: `await ctx.rpc({definition.name}, ...)`")
     if not callable(fn):
-        raise DefinitionError(f"{fn!r} is not a function, and cannot be a step")
+        raise DefinitionError(not_callable(fn))
     if definition is not None and (limit := definition.declared.limit) is not None:
         raise DefinitionError(
             f"{definition.name!r} has limit {limit.name!r}, which counts executions, and a step is none: "

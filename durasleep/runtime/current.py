@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from durasleep.codec.published import progress_of
 from durasleep.errors import UsageError
-from durasleep.model import group_of
+from durasleep.model import group_of, scheduled_at
 from durasleep.runtime.waits import Attempt, inside
 
 
@@ -37,6 +37,13 @@ class Current:
     checkpoint: Any = None
     """What this task or step has kept last by ``durasleep.checkpoint``, in this attempt or in an earlier one, as plain
     data; None if there is nothing."""
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """For which time a schedule has started this task, or the workflow of this step; None if its id is not that of
+        a schedule, ``<name>@<time>``.
+        """
+        return scheduled_at(self.id)
 
 
 class Source(Protocol):

@@ -19,6 +19,7 @@ from durasleep.errors import DefinitionError, UsageError
 from durasleep.limit import Limit
 from durasleep.model import Duration, duration_ms, shown
 from durasleep.runtime.retry import Retry
+from durasleep.signatures import signature_of
 
 AnyFunction = Callable[..., Any]
 Overrides = Mapping[AnyFunction, AnyFunction]
@@ -159,6 +160,7 @@ class Registry:
         definition = TaskDefinition(usable, fn, retry, timeout, declared, many)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise DefinitionError(f"task {definition.name!r} is a generator: a task returns one value")
+        _check_no_context(definition)
         self._add(definition)
         return definition
 
@@ -176,6 +178,20 @@ class Registry:
             if newest is not definition and self.get_version(definition.name, definition.version) is definition:
                 return newest
         return definition
+
+    def check_registered(self, fn_or_name: AnyFunction | str) -> None:
+        """DefinitionError for a function that was registered nowhere: no worker has it, so its call would wait on.
+
+        A name may be that of another program's function.
+        """
+        if isinstance(fn_or_name, str) or hasattr(fn_or_name, _MARK) or inspect.ismethod(fn_or_name):
+            return  # a method carries no mark of its own
+        name = name_of(fn_or_name)
+        if name not in self._definitions:  # what is built in carries no mark, either
+            raise DefinitionError(
+                f"{_where(fn_or_name)} is not registered: put @app.task or @app.workflow above it, or call the "
+                f"function of another program by its name, {name!r}"
+            )
 
     def get_version(self, name: str, version: int) -> WorkflowDefinition | None:
         """One version of a workflow, if it is registered here."""
@@ -254,7 +270,7 @@ def called_by(fn_or_name: AnyFunction | Definition | str) -> AnyFunction | None:
 def check_arguments(fn: AnyFunction, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
     """UsageError for arguments that do not fit a function; their values are not checked."""
     try:
-        signature = inspect.signature(fn)
+        signature = signature_of(fn)
     except (TypeError, ValueError):  # some C functions have no known signature
         return
     try:
@@ -282,9 +298,18 @@ def returns_of(fn: AnyFunction) -> Any:
     return type_hints_of(fn).get("return", Any)
 
 
+def not_callable(thing: object) -> str:
+    """What to say of something that stands where a function does; who has called the function is told so."""
+    if not inspect.iscoroutine(thing):
+        return f"{thing!r} is not a function"
+    thing.close()  # no warning that it was never awaited: the error says more
+    name = thing.__name__
+    return f"{name}(...) is a call, not a function: give {name} itself, and then its arguments"
+
+
 def _usable_name(fn: object, name: str | None) -> str:
     if not callable(fn):
-        raise DefinitionError(f"{fn!r} is not a function")
+        raise DefinitionError(not_callable(fn))
     if name is not None:
         return _checked_name(name)
     own = getattr(fn, "__name__", None)
@@ -300,7 +325,7 @@ def _checked_name(name: str) -> str:
 
 
 def _check_context_parameter(definition: WorkflowDefinition) -> None:
-    parameters = list(inspect.signature(definition.fn).parameters.values())
+    parameters = list(signature_of(definition.fn).parameters.values())
     first = parameters[0] if parameters else None
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if first is None or first.kind not in positional or not _may_be_context(first.annotation):
@@ -310,9 +335,34 @@ def _check_context_parameter(definition: WorkflowDefinition) -> None:
         )
 
 
+def _check_no_context(definition: TaskDefinition) -> None:
+    try:
+        parameters = signature_of(definition.fn).parameters.values()
+    except (TypeError, ValueError):  # some C functions have no known signature
+        return
+    for parameter in parameters:
+        if _is_our_context(parameter.annotation, getattr(definition.fn, "__globals__", {})):
+            raise DefinitionError(
+                f"task {definition.name!r} has a Context, {parameter.name!r}, but only a workflow gets one: leave it "
+                "out, and ask durasleep.current() for the id and the attempt; or make it a workflow"
+            )
+
+
+def _is_our_context(annotation: Any, names: Mapping[str, Any]) -> bool:
+    """Whether it is the Context of durasleep, and not a class of another library that has the same name."""
+    if isinstance(annotation, str):  # from __future__ import annotations
+        first, *rest = annotation.strip("'\"").split(".")
+        annotation = names.get(first)
+        for name in rest:
+            annotation = getattr(annotation, name, None)
+    is_class = inspect.isclass(annotation)
+    return is_class and any(base.__module__ == "durasleep.runtime.context" for base in annotation.__mro__)
+
+
 def _may_be_context(annotation: Any) -> bool:
     if annotation is inspect.Parameter.empty or annotation is Any:
         return True
+    annotation = getattr(annotation, "__forward_arg__", annotation)  # its name, where only type checkers know it
     if isinstance(annotation, str):  # from __future__ import annotations
         return annotation.strip("'\"").rpartition(".")[2] in ("Context", "Any")
     return inspect.isclass(annotation) and any(base.__name__ == "Context" for base in annotation.__mro__)

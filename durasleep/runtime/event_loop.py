@@ -193,6 +193,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     """Likewise."""
     prepare: Callable[[], object] | None = None
     """Called in the context of the code, before the code."""
+    context: Any = None
+    """The ``ctx`` of the workflow, for libraries that are called by its code: see ``running_context``."""
     evicting = False
     halted: str | None = None
     fatal: BaseException | None = None
@@ -362,6 +364,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._on_error = None
         self.root = None
         self.timers = None
+        self.context = None
 
     # -- numbers
 

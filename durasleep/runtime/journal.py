@@ -62,6 +62,8 @@ _AWAITED = (
 )  # a promise is for others, and a detached execution needs no waiter
 _SENT = (Kind.SEND, Kind.SETTLE)
 _NO_NUMBERS: frozenset[Number] = frozenset()
+_DEPLOY = "Deploy the code this execution began with and resume it, or cancel it."
+_FIT = "Deploy code that can read it, such as with a corrected type hint, and resume it, or cancel it."
 _SHOWN_BEFORE = 3  # matching entries that are shown before a mismatch, to help find the position
 
 
@@ -81,6 +83,11 @@ class StepCall(msgspec.Struct, frozen=True):
     attempt: int = 1
     first: Number = Number("")
     """For a further attempt: the number of the first one."""
+
+    def shown_of(self, owner: str) -> str:
+        """Its name for people, with the number that all attempts share: ``step 1 (charge), attempt 2, of order-7``."""
+        attempt = f", attempt {self.attempt}," if self.attempt > 1 else ""
+        return f"step {self.first or self.number} ({self.name}){attempt} of {owner}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,7 +419,7 @@ class Journal:
         """Halt because the code cannot read an entry of the journal."""
         number = entry.number
         code_line = f"  + {number:<6} {self.codec.show_misfit(misfit)}"
-        self.loop.halt(self._difference(_line("-", number, entry), code_line))
+        self.loop.halt(self._difference(_line("-", number, entry), code_line, _FIT))
 
     def halt_unfit(self, args: bytes, misfit: Exception) -> None:
         """Halt because the arguments with which this execution began do not fit its code."""
@@ -660,7 +667,7 @@ class Journal:
     def _unasked(self, entry: Entry) -> str:
         return self._difference(_line("-", entry.number, entry), f"  + {entry.number:<6} nothing")
 
-    def _difference(self, journal_line: str, code_line: str) -> str:
+    def _difference(self, journal_line: str, code_line: str, advice: str = _DEPLOY) -> str:
         before = [number for number in self._asked if number in self._entries][-_SHOWN_BEFORE:]
         return "\n".join(
             [
@@ -668,7 +675,7 @@ class Journal:
                 *(_line("=", number, self._entries[number]) for number in before),
                 journal_line,
                 code_line,
-                "Deploy the code this execution began with and resume it, or cancel it.",
+                advice,
             ]
         )
 
@@ -732,7 +739,10 @@ def _refusal(entry: Entry, id: PromiseId) -> Exception:
         case b"F" | b"D":
             return LimitFull(f"the limit of {entry.name} has no room for another one to wait: {id} was not started")
         case b"K":
-            return UsageError(f"the limit of {entry.name} counts by key, and {id} has none: it was not started")
+            return UsageError(
+                f"the limit of {entry.name} counts by key, and {id} has none: it was not started; give "
+                "one, by options(key=...), or by=lambda ... beside limit="
+            )
         case b"T":
             return UsageError(f"the limit of {entry.name} counts by key, and {id} has no key in braces: not started")
         case _:

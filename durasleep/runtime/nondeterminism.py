@@ -21,6 +21,7 @@ from types import CodeType, FrameType
 from typing import Any, cast
 
 from durasleep.runtime.activation import Activation
+from durasleep.runtime.definition import TaskDefinition, definition_of
 from durasleep.runtime.journal import Asked, Forgotten, StepCall, sort_key
 from durasleep.runtime.outcome import Halted, Progress, Rejected, Resolved
 
@@ -40,7 +41,9 @@ _BUILT_IN: dict[Callable[..., Any], tuple[str, str]] = {
     time.time: ("time.time", _NOW),
     time.time_ns: ("time.time_ns", _NOW),
     time.monotonic: ("time.monotonic", _NOW),
+    time.monotonic_ns: ("time.monotonic_ns", _NOW),
     time.perf_counter: ("time.perf_counter", _NOW),
+    time.perf_counter_ns: ("time.perf_counter_ns", _NOW),
     datetime.now: ("datetime.now", _NOW),
     datetime.utcnow: ("datetime.utcnow", _NOW),  # pyright: ignore[reportDeprecated] - it is looked for
     datetime.today: ("datetime.today", _NOW),
@@ -79,6 +82,7 @@ for _name in random.__all__:
 _NOT_THEIRS = tuple(
     {
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        str(Path(random.__file__).parent),  # the standard library may lie in a zip file
         str(Path(__file__).parents[1]),
         "<frozen",
     }
@@ -97,15 +101,15 @@ def watch(frame: FrameType, event: str, arg: Any) -> None:
     if event == "c_call":
         found, caller = _BUILT_IN.get(arg) if arg.__hash__ else None, frame
     elif event == "call":
-        found, caller = _IN_PYTHON.get(frame.f_code), frame.f_back
+        found, caller = _IN_PYTHON.get(frame.f_code) or _as_task(frame), frame.f_back
         if found and found[1] is _CHANCE and frame.f_locals.get("self", _SHARED_RANDOM) is not _SHARED_RANDOM:
             return
     else:
         return
-    if found is None or caller is None or caller.f_code.co_filename.startswith(_NOT_THEIRS):
+    if found is None or caller is None or _file_of(caller).startswith(_NOT_THEIRS):
         return
     name, instead = found
-    call_site = (caller.f_code.co_filename, caller.f_lineno, name)
+    call_site = (_file_of(caller), caller.f_lineno, name)
     if call_site not in _said:
         _said.add(call_site)
         _log.warning(
@@ -117,6 +121,19 @@ def watch(frame: FrameType, event: str, arg: Any) -> None:
             _WHY[instead],
             instead,
         )
+
+
+def _as_task(frame: FrameType) -> tuple[str, str] | None:
+    """What to say of a task that is called as plain Python; None for any other function, and for one in a function."""
+    fn = frame.f_globals.get(frame.f_code.co_name)
+    is_task = isinstance(definition_of(fn), TaskDefinition) and getattr(fn, "__code__", None) is frame.f_code
+    return (frame.f_code.co_name, _STEP) if is_task else None
+
+
+def _file_of(frame: FrameType) -> str:
+    """The file of its code; of code that was made at run time, such as the methods of dataclasses, its module's."""
+    name = frame.f_code.co_filename
+    return str(frame.f_globals.get("__file__", name)) if name.startswith("<string") else name
 
 
 def reminded(activation: Activation, progress: Progress, *, halt: bool) -> Progress:

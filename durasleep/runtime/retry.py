@@ -55,6 +55,13 @@ def failure_of(error: BaseException) -> BaseException:
     return error
 
 
+def vain_wish(error: BaseException, retry: Retry | None) -> str:
+    """The end of a log line about a call that has failed: why it gets no other attempt although it asks for one."""
+    if retry is not None or not isinstance(error, RetryAfter):
+        return ""
+    return "; RetryAfter was in vain: without a retry= there is one attempt"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """Try up to ``attempts`` times, waiting ``delay`` after the first failure and ``backoff`` times longer each time.

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from types import MappingProxyType
@@ -38,6 +38,7 @@ from durasleep.protocol.slots import Address
 from durasleep.protocol.timers import Fired
 from durasleep.query import doctor
 from durasleep.runtime.definition import Overrides, Registry
+from durasleep.runtime.middleware import Middleware
 from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
 from durasleep.transport.batching import RETRY_FIRST_S, RETRY_MAX_S
@@ -110,6 +111,7 @@ class Worker:
         partitions: Collection[int] | None = None,
         lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         overrides: Overrides = MappingProxyType({}),
+        middleware: Sequence[Middleware] = (),
         declare: Callable[[Store], Awaitable[None]] | None = None,
         telemetry: Telemetry | None = None,
         fires_only: bool = False,
@@ -129,10 +131,9 @@ class Worker:
         # Two processes with one name never share a consumer.
         self._consumer = f"{self.name}/{secrets.token_hex(4)}"
         self._partitions = None if partitions is None else check_partitions(partitions)
-        self._settings = settings
         self._concurrency = 0 if fires_only else concurrency
         self._lifespan, self._declare = lifespan, declare
-        self._registry, self._codec = registry, codec
+        self._settings, self._registry, self._codec = settings, registry, codec
         self._store = Store(
             connector, namespace=namespace, settings=settings, name=self.name, on_exchange=telemetry.on_exchange
         )
@@ -147,6 +148,7 @@ class Worker:
             concurrency=concurrency,
             settings=settings,
             overrides=overrides,
+            middleware=middleware,
             on_used_up=self._leave_used_up,
             on_full=self._unblock_readers,
             require=self._require,
@@ -157,8 +159,7 @@ class Worker:
         self._reading_turns, self._firing_turns = [Turns(self._store.partitions.node_of) for _ in range(2)]
         self._servings = Servings(self._store, self._make_serving, self._begin_loop, self._beat_settled)
         self._servings.prepare((0,))  # there may be others, as soon as it has asked Redis
-        self._jam = Jam()
-        self._stop_asked, self._abort_asked = asyncio.Event(), asyncio.Event()
+        self._jam, self._stop_asked, self._abort_asked = Jam(), asyncio.Event(), asyncio.Event()
         self.ready = asyncio.Event()
         """Set when the worker has sent its first heartbeat and reads."""
 
@@ -329,6 +330,7 @@ class Worker:
                 served=served,
                 functions=self._functions_at,
                 lost_threads=lambda: self._executor.lost_threads,
+                blocked_ms=watch.blocked_ms,
                 slots=self._concurrency,
                 on_beat=partial(self._pass_on_beat, loop),
                 on_unfit=lambda error: post(loop, self._end_unfit, error),
@@ -506,7 +508,8 @@ class Worker:
                     given += answer
         except (TimeoutError, DurasleepError) as error:
             logger.warning(
-                "the leases could not be released (%s): other workers will take them over", error or "no answer"
+                "the leases could not be released (%s): other workers will take them over",
+                str(error) or "no answer",
             )
         await self._close()
         logger.info("worker %s has left%s", self.name, f": {given} executions given to others" if given else "")

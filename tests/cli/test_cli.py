@@ -254,6 +254,13 @@ def test_a_group_without_workers_is_named_while_it_waits(here: Terminal, quick: 
     assert "group 'gpu' has no worker alive" in asked.err
 
 
+def test_who_forgets_the_target_is_told_which_group_has_workers(here: Terminal, quick: Quick) -> None:
+    with here.running("worker", "shop", "--group", "gpu", until="is ready"):
+        done = quick(here, "rpc", "lost", "greet", "Ada", "--timeout", "1s")
+    assert done.code == 3
+    assert "Group 'gpu' has workers: a call with --target gpu goes there" in done.err
+
+
 def test_promises_are_settled_once_from_the_command_line(here: Terminal, quick: Quick) -> None:
     assert quick(here, "promise", "create", "p", "--timeout", "1h").out == "p\n"
     assert quick(here, "promise", "resolve", "p", "--value", '{"by": "Ada"}').out == "resolved\n"

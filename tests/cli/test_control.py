@@ -357,6 +357,11 @@ def test_an_execution_is_forked_before_a_step(here: Terminal, quick: Quick) -> N
     assert json.loads(again.out) == {"id": "o2", "disposition": "attached"}
     wait_for(lambda: status(here, quick, "o2") == "suspended", "the fork to wait")
     assert re.search(r"^fork of +o$", quick(here, "get", "o2").out, re.MULTILINE)
+    early = quick(here, "fork", "o", "o3", "--before", "end")
+    assert (early.code, early.err) == (
+        1,
+        "error: o has not ended: fork before one of its steps, or halt it first\n",
+    )
     taken = quick(here, "fork", "o", "o2", "--before", "grace")
     assert (taken.code, taken.err) == (1, "error: id o2 is in use by something else: nothing was forked\n")
     [told] = json.loads(quick(here, "audit", "--json").out)

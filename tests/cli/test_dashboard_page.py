@@ -1,4 +1,4 @@
-"""The code of docs/dashboard.md works."""
+"""The code of docs/operate/dashboard.md works."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from durasleep import Durasleep
 from harness.servers import MakeServer
 from tests.cli.terminal import ROOT
 
-PAGE = (ROOT / "docs" / "dashboard.md").read_text()
+PAGE = (ROOT / "docs" / "operate" / "dashboard.md").read_text()
 
 
 async def test_its_application_serves_the_dashboard(make_server: MakeServer) -> None:

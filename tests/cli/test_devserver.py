@@ -16,7 +16,7 @@ import redis
 
 from durasleep import devserver
 from durasleep.devserver import Binary, DevServer, discover, find_binary
-from durasleep.errors import DurasleepError
+from durasleep.errors import DurasleepError, UsageError
 from harness.servers import MakeServer, Server
 
 
@@ -221,3 +221,16 @@ def test_fakeredis_stands_in_and_says_loudly_that_nothing_is_kept(
         assert discover(tmp_path / "d") == server.url
         with ask(server) as client:
             assert client.set("a", "b")
+
+
+def test_where_no_wheel_has_a_server_the_advice_is_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devserver, "_IS_PACKED", False)
+    with DevServer(tmp_path / "d", binary=Binary(Path(sys.executable), "fakeredis")):
+        assert "pip install" not in caplog.text
+        assert "install redis-server or valkey-server" in caplog.text
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(devserver, "find_spec", dict[str, None]().get)
+    with pytest.raises(UsageError, match="brings one, which keeps nothing"):
+        DevServer(tmp_path / "e").start()

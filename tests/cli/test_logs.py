@@ -172,7 +172,8 @@ def test_lines_of_several_processes_are_whole_and_none_is_lost(here: Terminal, q
             wait_for(lambda: log.read_text().count("is ready") == 2, "both workers")
             for name in ("a", "b"):
                 quick(here, "rpc", name, "talk", name, "--no-wait")
-            wait_for(lambda: b"line 0 of a" in log.read_bytes(), "a line")
+            for name in (b"a", b"b"):  # a worker that is told to end takes no new work
+                wait_for(lambda first=b"line 0 of " + name: first in log.read_bytes(), "a line of each")
         finally:
             parent.send_signal(signal.SIGTERM)
             parent.wait(PATIENCE_S)

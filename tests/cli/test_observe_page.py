@@ -1,4 +1,4 @@
-"""The code and the commands of docs/observe.md work, and show what is there."""
+"""The code and the commands of docs/operate/observe.md work, and show what is there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.cli.conftest import Quick
 from tests.cli.terminal import ROOT, Terminal
 from tests.service.workers import serving
 
-PAGE = (ROOT / "docs" / "observe.md").read_text()
+PAGE = (ROOT / "docs" / "operate" / "observe.md").read_text()
 
 
 def blocks(kind: str) -> list[str]:
@@ -72,8 +72,8 @@ def test_its_code_and_its_commands_run(
     url = make_server().url
     asyncio.run(order(url, capsys))
     terminal = Terminal(tmp_path, COLUMNS="200", DURASLEEP_REDIS_URL=url)
-    lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("durasleep")]
-    shown = {line: quick(terminal, *line.split()[1:]) for line in lines if line != "durasleep top"}
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    shown = {line: quick(terminal, *line.split()[1:]) for line in (one.removeprefix("$ ") for one in lines)}
     assert len(shown) == 7
     assert {ran.code for ran in shown.values()} == {0}
     assert re.search(r"nobody +1 +0 .* none", shown["durasleep groups"].out)

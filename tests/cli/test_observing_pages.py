@@ -1,4 +1,4 @@
-"""The code of docs/traces.md and docs/logs.md works."""
+"""The code of docs/how-to/traces.md and docs/operate/logs.md shows what the pages say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from durasleep.observe.logs import IDS
 from tests.cli.conftest import NewProject
 from tests.cli.terminal import ROOT, Terminal, wait_for
 
-TRACES, LOGS = ((ROOT / "docs" / name).read_text() for name in ("traces.md", "logs.md"))
+TRACES, LOGS = ((ROOT / "docs" / name).read_text() for name in ("how-to/traces.md", "operate/logs.md"))
 RUN = """
 import asyncio, durasleep.testing
 
@@ -34,7 +34,7 @@ def ran(code: str) -> subprocess.CompletedProcess[str]:
 def test_the_code_of_the_page_on_traces_makes_the_spans_it_shows() -> None:
     said = ran("".join((*blocks(TRACES, "python"), RUN, "provider.shutdown()"))).stdout
     made = re.findall(r'^    "name": "(.*)"', said, re.MULTILINE)
-    [shown] = blocks(TRACES, "")
+    [shown] = blocks(TRACES, "text")
     named = re.findall(r"^ *(\w+(?: \w+)?)(?: {2}|$)", shown, re.MULTILINE)
     assert sorted(made) == sorted(named)
 
@@ -54,7 +54,7 @@ LOG = "        logging.getLogger('shop').warning('paid')\n"
 
 def test_the_commands_of_the_page_on_logs_run(new_project: NewProject) -> None:
     here: Terminal = new_project(shop="from durasleep import Durasleep\napp = Durasleep()\n@app.task\ndef f(): ...\n")
-    [commands] = blocks(LOGS, "")
+    [commands] = blocks(LOGS, "sh")
     for line in commands.splitlines()[1:]:
         words = line.partition("#")[0].split()
         with here.running(*words[1:], until="is ready") as worker:

@@ -1,4 +1,4 @@
-"""Each recipe of docs/recipes.md: as its first lines say, and with what may come between: crashes, months, crowds."""
+"""Each recipe of docs/how-to/recipes.md: as its first lines say, also with crashes, months and crowds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.service.workers import PATIENCE_S, eventually, serving
 LINES_MAX = 60
 TRIED_ELSEWHERE = ("approval_web", "reminders")
 """In test_examples.py: their clients must wait for something."""
-NAMES = sorted(re.findall(r"\(\.\./examples/(\w+)\.py\)", (ROOT / "docs" / "recipes.md").read_text()))
+NAMES = sorted(re.findall(r"\(\.\./\.\./examples/(\w+)\.py\)", (ROOT / "docs" / "how-to" / "recipes.md").read_text()))
 
 
 class Watched:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.servers import MakeServer
 from tests.cli.conftest import Quick
 from tests.cli.terminal import PATIENCE_S, Terminal, wait_for
 
@@ -42,6 +43,25 @@ def test_the_worker_runs_the_code_as_it_is_now(tmp_path: Path, quick: Quick) -> 
         assert dev.wait(PATIENCE_S) == 0
     assert log.read_text().count("has left") == 3
     assert not (tmp_path / ".durasleep" / "server.json").exists()
+
+
+def test_a_worker_for_a_redis_of_yours_is_started_again_too(
+    tmp_path: Path, make_server: MakeServer, quick: Quick
+) -> None:
+    pytest.importorskip("watchfiles")
+    code, log = tmp_path / "shop.py", tmp_path / "log"
+    code.write_text(APP.format(answer="first"))
+    terminal = Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server().url)
+    with terminal.running("worker", "shop", "--reload", "--name", "w1", until="is ready", keep=log) as worker:
+        code.write_text(APP.format(answer="second"))
+        wait_for(
+            lambda: log.read_text().count("worker w1 of group workers is ready") == 2, "the worker with the new code"
+        )
+        assert quick(terminal, "rpc", "a", "answer").out == "second\n"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(PATIENCE_S) == 0
+    several = quick(terminal, "worker", "shop", "--reload", "--processes", "2")
+    assert (several.code, several.err.startswith("error: --reload and --processes")) == (2, True)
 
 
 def test_without_the_library_it_says_what_to_install(

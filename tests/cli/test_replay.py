@@ -102,6 +102,20 @@ def test_one_execution_is_replayed_from_the_server(terminal: Terminal, quick: Qu
     assert quick(terminal, "export", "order-2").code == 1
 
 
+def test_a_filter_finds_what_is_exported(terminal: Terminal, quick: Quick) -> None:
+    def exported(*options: str) -> set[str]:
+        return {json.loads(line)["id"] for line in quick(terminal, "export", *options).out.splitlines()}
+
+    assert exported("--status", "suspended") == {"order-1", "lost-1"}
+    assert exported("--func", "fulfil") == {"order-1"}
+    assert exported("--func", "nothing") == set()
+    assert len(exported("--status", "suspended", "--limit", "1")) == 1
+    assert "more than these 1" in quick(terminal, "export", "--status", "suspended", "--limit", "1").err
+    for wrong in ((), ("order-1", "--func", "fulfil")):
+        refused = quick(terminal, "export", *wrong)
+        assert (refused.code, refused.err.partition("?")[0]) == (2, "error: what to export")
+
+
 def test_what_is_no_recording_is_one_sentence(tmp_path: Path, quick: Quick) -> None:
     terminal = Terminal(tmp_path)
     (tmp_path / "before.py").write_text(BEFORE)

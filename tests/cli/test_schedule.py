@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from durasleep import Durasleep
-from harness.servers import MakeServer
 from tests.cli.conftest import NewProject, Quick
-from tests.cli.terminal import ROOT, Terminal
+from tests.cli.terminal import Terminal
 
-PAGE = (ROOT / "docs" / "schedules.md").read_text()
 APP = """
 from durasleep import Durasleep
 app = Durasleep()
@@ -104,34 +97,3 @@ def test_what_is_not_there_is_said(here: Terminal, quick: Quick) -> None:
     for verb in ("get", "pause", "resume", "trigger"):
         done = quick(here, "schedule", verb, "s")
         assert (done.code, done.err) == (1, "error: there is no schedule s\n")
-
-
-# -- the page
-
-
-async def test_the_code_of_the_page_runs(make_server: MakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    declared, *rest = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(compile(declared, "schedules.md", "exec"), names)
-    app: Durasleep = names["app"]
-    app.connect(make_server().url)
-    async with app, app.serving():
-        assert [one.name for one in await app.schedules.ls()] == ["poll-shop", "report"]
-        for code in rest:
-            running = eval(compile(code, "schedules.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
-            if running is not None:
-                await running
-        assert names["result"] == "sent"
-        assert len(names["ids"]) == 4
-    assert "bills ['0 8 1 * *', '0 8 15 * *']" in capsys.readouterr().out
-
-
-def test_the_commands_of_the_page_are_known(tmp_path: Path, quick: Quick) -> None:
-    terminal = Terminal(tmp_path, COLUMNS="200")
-    [block] = re.findall(r"^```\n(durasleep.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    for line in block.splitlines():
-        _, group, verbs, *_ = line.split()
-        helps = [quick(terminal, group, verb, "--help") for verb in verbs.split("|")]
-        assert all(one.code == 0 for one in helps)
-        for option in re.findall(r"--[a-z-]+", line):
-            assert all(option in one.out for one in helps), f"{verbs} {option}"

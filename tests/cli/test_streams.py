@@ -78,6 +78,7 @@ def begun(terminal: Terminal, how: str, nobody: BinaryIO, *args: str) -> Generat
             process.terminate()
 
 
+@pytest.mark.timeout(180)  # it starts many commands, one after the other
 @pytest.mark.parametrize("how", list(SHELL)[:3])
 def test_a_command_ends_as_it_would_have(here: Terminal, quick: Quick, nobody: BinaryIO, how: str) -> None:
     for id in ("a", "b"):

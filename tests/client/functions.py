@@ -129,3 +129,6 @@ def serving_in_thread(app: Durasleep, name: str = "w1") -> Generator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+served_app("redis://localhost:1/0", "never-served")  # what is registered nowhere cannot be called

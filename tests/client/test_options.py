@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from durasleep import OtherFunction, UsageError
+from durasleep import Durasleep, OtherFunction, UsageError
 from durasleep.errors import InvalidDuration, InvalidId
 from harness.servers import Server
 from tests.client.async_side import Client, NewClient, eventually, store_of
@@ -86,6 +86,37 @@ async def test_options_that_cannot_be_used_are_refused_where_they_are_given(clie
     options, error = BAD_OPTIONS[what]
     with pytest.raises(error, match=next(iter(options))):
         client.options(**options)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "here"),
+    [("countdown", "delay"), ("expires", "timeout"), ("queue", "target"), ("job_id", "id"), ("urgency", "priority")],
+)
+async def test_an_option_of_another_system_is_refused_with_its_name_here(
+    client: Client, elsewhere: str, here: str
+) -> None:
+    options: dict[str, Any] = {elsewhere: 1}
+    with pytest.raises(TypeError, match=rf"no '{elsewhere}': .*\b{here}\b"):
+        client.options(**options)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "here"),
+    [("max_retries", "retry="), ("queue", "target="), ("ignore_result", "retention="), ("rate_limit", "limit=")],
+)
+def test_what_decorators_of_other_systems_take_is_refused_with_what_to_say_here(elsewhere: str, here: str) -> None:
+    options: Any = {elsewhere: 1}
+    urgent: Any = {"urgency": 1}
+    for decorator, name in ((Durasleep().task, "task"), (Durasleep().workflow, "workflow")):
+        with pytest.raises(TypeError, match=rf"@app.{name} has no '{elsewhere}': .*\b{here}"):
+            decorator(**options)
+    with pytest.raises(TypeError, match=r"@app\.task has no 'urgency'$"):
+        Durasleep().task(**urgent)
+
+
+async def test_a_call_without_its_id_says_where_the_id_stands(client: Client) -> None:
+    with pytest.raises(InvalidId, match=r"start\(double, \.\.\.\), which makes an id"):
+        await client.rpc(double, 2)  # pyright: ignore[reportCallIssue, reportArgumentType] - what a newcomer writes
 
 
 async def test_ids_of_ours_are_new_and_sort_as_they_were_made(client: Client, serving: Serving) -> None:

@@ -1,4 +1,4 @@
-"""The laws of docs/architecture.md, one test each."""
+"""The laws of docs/develop/architecture.md, one test each."""
 
 from __future__ import annotations
 

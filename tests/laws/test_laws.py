@@ -1,4 +1,4 @@
-"""The eleven laws of docs/architecture.md, each with one short test; other tests go deeper."""
+"""The eleven laws of docs/develop/architecture.md, each with one short test; other tests go deeper."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The laws that data can violate, a function each: it returns the problem of a state or step, "" for none.
 
-They have the numbers of docs/architecture.md.
+They have the numbers of docs/develop/architecture.md.
 """
 
 from __future__ import annotations

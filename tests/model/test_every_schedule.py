@@ -7,7 +7,7 @@ import pytest
 from durasleep.protocol.schedules import CANCEL, QUEUE, QUEUE_ALL, SKIP
 from tests.model.schedules import Rules, explore
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]  # it computes, also on a busy machine
 
 
 OVERLAPS = (SKIP, QUEUE, QUEUE_ALL, CANCEL)

@@ -15,10 +15,11 @@ from tests.model.limit_scenarios import LIMITED
 from tests.model.moves import Scripts
 from tests.model.scenarios import LARGER, SCENARIOS
 
-pytestmark = pytest.mark.long
-
 ASKED = int(os.environ.get("DURASLEEP_MODEL_STATES", "0"))
 STATES_MAX = ASKED or 30_000
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(0 if ASKED else 300)]
+
 LARGEST = LARGER | LARGER_CHANNELS
 CHOSEN = SCENARIOS | LIMITED | CHANNELS | (LARGEST if ASKED else {})
 
@@ -45,7 +46,6 @@ class Narrow(Scripts):
     mailbox_max = 1
 
 
-@pytest.mark.timeout(0 if ASKED else 300)
 @pytest.mark.parametrize("scenario", CHOSEN.values(), ids=CHOSEN.keys())
 def test_every_law_holds_in_every_state_and_all_can_finish(scenario: Scenario) -> None:
     report = explore(scenario, states_max=STATES_MAX)

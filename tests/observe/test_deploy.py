@@ -33,7 +33,7 @@ from tests.service.workers import eventually
 
 DEPLOY = Path(__file__).parents[2] / "examples" / "deploy"
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-PAGES = [DEPLOY.parents[1] / "docs" / name for name in ("metrics.md", "deploying.md")]
+PAGES = [DEPLOY.parents[1] / "docs" / name for name in ("operate/metrics.md", "how-to/deploying.md")]
 RULES = DEPLOY / "prometheus" / "rules.yml"
 DASHBOARD = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
 VERSIONS = ("1.30", "1.34")

@@ -174,6 +174,7 @@ async def test_the_command_answers_and_outlives_redis(here: Terminal, own_server
         assert (await answer(url, "/"))[0] == 404
         own_server.kill()
         await answered(url, "/readyz", 503)
+        await answered(url, "/metrics", 503)
         assert (await answer(url, "/livez"))[0] == 200
         own_server.start()
         await answered(url, "/readyz", 200)
@@ -181,6 +182,8 @@ async def test_the_command_answers_and_outlives_redis(here: Terminal, own_server
         process.terminate()
         assert await asyncio.to_thread(process.wait, 20) == 0
     assert "Traceback" not in log.read_text()
+    assert log.read_text().count("the exporter answers 503 until Redis serves it: ") == 1
+    assert log.read_text().count("Redis serves the exporter again") == 1
 
 
 async def test_ping_says_whether_a_worker_is_alive(

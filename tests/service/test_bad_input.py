@@ -10,14 +10,14 @@ from typing import Any, cast
 
 import pytest
 
-from durasleep import Context, Durasleep, Settings, UsageError
+from durasleep import Codec, Context, Durasleep, Settings, UsageError
 from durasleep.client.client import store_of
 from durasleep.errors import InvalidDuration, InvalidId, NotSerializable, PayloadTooLarge
 from durasleep.sync import Client as SyncClient
 from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, note, sleeping_workflow
-from tests.service.workers import Effects, serving
+from tests.service.workers import Effects, serving, until
 
 SMALL = Settings(payload_bytes_max=5000)
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
@@ -185,3 +185,34 @@ async def test_arguments_that_do_not_fit_reject_an_execution_whose_caller_does_n
         for name in ("double", "sleeping_workflow"):
             await asyncio.to_thread(call, name)
         assert await (await app.rpc("fits", double, 1)) == 2
+
+
+class Reversed:
+    """Encrypts, as far as a test needs it."""
+
+    def wrap(self, payload: bytes) -> bytes:
+        return b"\xc1" + payload[::-1]  # no MessagePack begins like this
+
+    def unwrap(self, payload: bytes) -> bytes:
+        return payload[:0:-1]
+
+
+async def test_who_cannot_read_the_payloads_sees_everything_else(new_app: NewApp) -> None:
+    app, stranger = new_app(), new_app()
+    app.codec = Codec(outer=Reversed())
+
+    @app.workflow
+    async def secretive(ctx: Context, name: str) -> str:
+        await ctx.promise(name="answer")
+        return f"the secret of {name}"
+
+    async with serving(app):
+        handle = await app.rpc("secret", secretive, "Ada")
+        await until(app, "secret", "suspended")
+        await app.promises.resolve("secret~1", "a word")
+        assert await handle == "the secret of Ada"
+    for id in ("secret", "secret~1"):
+        described = await stranger.describe(id)
+        assert described.state == "resolved"
+        assert str(described.value).startswith("cannot be read: ")
+    assert (await app.describe("secret")).value == "the secret of Ada"

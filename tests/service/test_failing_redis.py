@@ -116,7 +116,7 @@ async def _beat_of(store: Store, name: str) -> str:
 
 
 async def test_an_emptied_redis_loses_its_executions_and_nothing_else(
-    app: Durasleep, real_server: Server, effects: Effects
+    app: Durasleep, real_server: Server, effects: Effects, caplog: pytest.LogCaptureFixture
 ) -> None:
     """FLUSHALL under a worker: what ran is dropped, the stream and group are made anew, new calls are served."""
     async with serving(app) as worker:
@@ -125,6 +125,7 @@ async def test_an_emptied_redis_loses_its_executions_and_nothing_else(
         real_server.flush()
         effects.open("gate")
         await eventually(lambda: worker.running == 0, "the lost execution to be dropped")
+        await eventually(lambda: "Redis has lost namespace" in caplog.text, "it to be said")
         assert effects.count("lost goes") == 0
         assert await (await app.rpc("new", nap, effects.path, 0.05)).result(timeout=30) == "new slept for 0.05 seconds"
         assert await (await store_of(app)).load(PromiseId("lost")) is None

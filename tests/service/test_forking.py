@@ -119,8 +119,22 @@ async def cleaning(ctx: Context) -> str:
     return "slept"
 
 
+async def careless(ctx: Context) -> list[Any]:
+    """Its code has a bug behind its last step, as long as ``code`` is broken."""
+    drawn = ctx.uuid()
+    first = await ctx.run(step, "first")
+    child, packed = await asyncio.gather(ctx.rpc(part, "child"), ctx.run(pack, "pack"))
+    if "code" in broken:
+        raise KeyError("bug")
+    return [first, child, packed, await ctx.run(end), drawn]
+
+
+async def end() -> str:
+    return await step("end")
+
+
 def with_functions(app: Durasleep) -> Durasleep:
-    for workflow in (order, part, sleeper, wide, chance, runs, many, cleaning):
+    for workflow in (order, part, sleeper, wide, chance, runs, many, cleaning, careless):
         app.workflow(workflow)
     app.task(pack)
     return app
@@ -184,6 +198,47 @@ async def test_one_that_is_done_or_was_canceled_is_forked_too(shop: Durasleep) -
         await (await shop.rpc("task", pack, "task")).result(20)
         with pytest.raises(NotFound, match="has no"):
             await shop.fork("task", "task2", before="pack")
+
+
+@pytest.mark.parametrize("always_suspend", [False, True])
+async def test_before_its_end_corrected_code_goes_on_and_no_step_runs_again(
+    new_app: NewApp, always_suspend: bool
+) -> None:
+    shop = with_functions(new_app(settings=replace(DEFAULTS, always_suspend=always_suspend)))
+    broken.add("code")
+    async with serving(shop):
+        with pytest.raises(KeyError, match="bug"):
+            await (await shop.rpc("o", careless)).result(20)
+        again = await shop.fork("o", "same-bug", before="end")
+        with pytest.raises(KeyError, match="bug"):
+            await again.result(20)
+        broken.clear()
+        assert (await shop.fork("o", "fixed", before="end")).disposition is Disposition.CREATED
+        result = await shop.get("fixed").result(20)
+        assert result[:4] == ["first 1", "child 1", "pack 1", "end 1"]
+        assert (await shop.fork("o", "fixed", before="end")).disposition is Disposition.ATTACHED
+        assert await (await shop.fork("fixed", "whole", before="end")).result(20) == result
+        assert ran == {"first": 1, "child": 1, "pack": 1, "end": 1}
+        number = next(entry.number for entry in (await loaded(shop, "fixed")).entries.values() if entry.name == "end")
+        by_number = await (await shop.fork("fixed", "by-number", before=number)).result(20)
+        assert (by_number[3], ran["first"]) == ("end 2", 1)
+
+
+async def test_before_the_end_of_one_that_was_halted_or_ended_by_force(shop: Durasleep) -> None:
+    async with serving(shop):
+        handle = await shop.rpc("c", cleaning)
+        await until(shop, "c", "suspended")
+        with pytest.raises(NotAllowed, match="c has not ended: fork before one of its steps, or halt it first"):
+            await shop.fork("c", "c2", before="end")
+        await shop.halt("c")
+        await shop.fork("c", "c2", before="end")
+        await handle.cancel(force=True)
+        await shop.fork("c", "c3", before="end")
+        for id in ("c2", "c3"):
+            await until(shop, id, "suspended")
+            await shop.wake(id)
+            assert await shop.get(id).result(20) == "slept"
+        assert ran == {"first": 1}
 
 
 async def test_children_go_along_as_results_and_what_was_pending_is_asked_anew(shop: Durasleep) -> None:

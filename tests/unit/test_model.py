@@ -122,7 +122,7 @@ def test_what_cannot_be_waited_for_is_refused(duration: Any) -> None:
     ("duration", "ms"),
     [
         *((Seconds(1.5), 1500), (Count(2), 2000), (Level.HIGH, 3000), (Pause(seconds=4), 4000)),
-        *((Decimal("0.1"), 100), (Decimal("1E-999999999"), 1), (Decimal("1E+999999999"), DUE_MS_MAX)),
+        *((Decimal("0.1"), 100), (Decimal("1E-400000000"), 1), (Decimal("1E+400000000"), DUE_MS_MAX)),
         *((Fraction(1, 3), 334), (Fraction(7, 2), 3500), (Fraction(0), 0), (Decimal("0.1000000000000000001"), 101)),
         *((10**5000, DUE_MS_MAX), (1 << 2000, DUE_MS_MAX)),
     ],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import functools
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -51,6 +52,13 @@ def test_a_name_belongs_to_one_function() -> None:
     with pytest.raises(DefinitionError, match="a function has one name"):
         registry.task(same, "other")
     assert registry.names() == ("same",)
+
+
+def test_a_call_that_stands_where_a_function_does_is_told_so() -> None:
+    with pytest.raises(DefinitionError, match=r"^order\(\.\.\.\) is a call, not a function: give order itself"):
+        name_of(cast("Any", order(cast("Any", None), 1)))
+    with pytest.raises(DefinitionError, match=r"^5 is not a function$"):
+        name_of(cast("Any", 5))
 
 
 def test_a_sync_workflow_is_refused_with_the_reason() -> None:
@@ -129,3 +137,29 @@ def test_return_hints_are_resolved_and_any_if_they_cannot_be() -> None:
     unknown.__annotations__["return"] = "Nowhere"
     assert returns_of(unknown) is Any
     assert returns_of(len) is Any
+
+
+def test_a_function_that_was_registered_nowhere_is_refused_as_its_call_would_wait_for_ever() -> None:
+    def plain() -> None: ...
+
+    here, there = Registry(), Registry()
+    with pytest.raises(DefinitionError, match=r"plain is not registered: put @app\.task"):
+        here.check_registered(plain)
+    with pytest.raises(DefinitionError, match=r"builtins\.len is not registered"):
+        here.check_registered(len)
+    for known in ("plain", Registry().names):
+        here.check_registered(known)
+    there.task(plain)
+    here.check_registered(plain)  # another application's, such as that of the worker
+    here.task(len)
+    here.check_registered(len)
+
+
+def test_a_task_gets_no_context_and_another_library_may_have_a_class_of_that_name() -> None:
+    def early(ctx: Context, n: int) -> None: ...
+
+    def exact(context: decimal.Context) -> None: ...
+
+    with pytest.raises(DefinitionError, match="task 'early' has a Context, 'ctx', but only a workflow gets one"):
+        Registry().task(early)
+    Registry().task(exact)

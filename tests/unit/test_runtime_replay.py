@@ -90,7 +90,7 @@ def test_every_durable_call_has_its_operation() -> None:
         ctx.sleep(timedelta(minutes=1))
         ctx.promise(timeout=2, name="approval")
         ctx.rpc("child", 1, x=2, target="poll://uni@gpu/w1", timeout=3, id="other")
-        ctx.rpc(double, 1)
+        ctx.rpc("double", 1)
         await ctx.promise()
 
     progress = World(asking).activate()
@@ -913,6 +913,7 @@ def test_a_result_that_no_longer_fits_its_hint_halts_and_waits_for_the_mend() ->
     assert isinstance(outcome, Halted)
     assert "- 1      step        '_count' (resolved)" in outcome.reason
     assert "+ 1      the value does not fit int" in outcome.reason
+    assert outcome.reason.endswith("such as with a corrected type hint, and resume it, or cancel it.")
     step = _count
     assert unwrap(world.play()) == "many"
 

@@ -16,6 +16,7 @@ from durasleep.errors import Canceled, NotSerializable, RemoteError, UsageError
 from durasleep.model import Entry, Kind, Number, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
+from durasleep.runtime.journal import StepCall
 from durasleep.runtime.retry import Retry, RetryAfter
 from tests.unit.runtime_world import CODEC, CREATED_MS, World, unwrap
 
@@ -322,6 +323,23 @@ def test_what_was_decided_stays_so_whatever_is_deployed() -> None:
     assert unwrap(world.play()) == "attempt 2"
 
 
+def test_a_retry_that_comes_later_does_not_begin_what_has_failed() -> None:
+    async def trying(ctx: Context) -> str:
+        try:
+            return await ctx.run(charge, retry=retry)
+        except ConnectionError:
+            await ctx.sleep(60)
+            return "gave up"
+
+    charge = Flaky(1)
+    retry: Retry | None = None
+    world = World(trying)
+    world.activate()
+    world.close()
+    retry = Retry(attempts=3, delay=2)
+    assert unwrap(world.play()) == "gave up"
+
+
 def test_journals_of_before_are_decided_on_what_they_tell() -> None:
     async def trying(ctx: Context) -> str:
         return await ctx.run(charge, retry=Retry(attempts=2, delay=5, retry_on=(ConnectionError,)))
@@ -349,3 +367,10 @@ def test_who_only_has_the_copy_of_an_error_may_name_its_class() -> None:
 def test_only_errors_and_their_names_can_be_named(wrong: Any) -> None:
     with pytest.raises(UsageError, match="names errors"):
         Retry(retry_on=wrong)
+
+
+def test_all_attempts_of_a_step_are_named_by_the_number_of_the_first() -> None:
+    first = StepCall(Number("1"), "charge", len, (), {}, None)
+    second = StepCall(Number("1.2"), "charge", len, (), {}, None, attempt=2, first=Number("1"))
+    assert first.shown_of("order-7") == "step 1 (charge) of order-7"
+    assert second.shown_of("order-7") == "step 1 (charge), attempt 2, of order-7"

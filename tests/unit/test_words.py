@@ -24,7 +24,7 @@ from durasleep.testing import Env, SyncEnv
 
 PACKAGE = Path(durasleep.__file__).parent
 ROOT = Path(__file__).parents[2]
-CHANGELOG = "docs/changelog.md"
+CHANGELOG = "docs/reference/changelog.md"
 THIS = str(Path(__file__).relative_to(ROOT))
 
 # -- the table
@@ -140,8 +140,8 @@ OF_OTHERS = {
     ("durasleep/protocol/lua/schedule.lua", "aside"),  # the name of a field in Redis
     ("durasleep/protocol/lua/fsck.lua", "aside"),
     ("tests/unit/test_adoption.py", "place"),  # the name of a field in Redis
-    ("docs/metrics.md", "durasleep_put_aside"),  # a metric, named before the word changed
-    ("docs/troubleshooting.md", "aside"),  # a kind of finding, in ``fsck --json``
+    ("docs/operate/metrics.md", "durasleep_put_aside"),  # a metric, named before the word changed
+    ("docs/operate/troubleshooting.md", "aside"),  # a kind of finding, in ``fsck --json``
     *((file, word) for file in ACROSS_PARTITIONS for word in ("tell", "tell_all", "hear")),
 }
 """Names that are not ours to choose, or that mean something else there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from durasleep.errors import Fenced, StoreFull
+from durasleep.errors import Fenced, NotAllowed, StoreFull
 from durasleep.model import CommitAction, Number, Op, Place, PromiseId, StartTimer, State
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.keys import F
+from durasleep.protocol.versions import CHANNELS
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.connector import Connector
 from durasleep.transport.store import Store
@@ -72,9 +74,13 @@ class Committing:
         self.driver = driver
         self.order: list[str] = []
         self.failed: list[tuple[HeldExecution, Exception]] = []
+        self.has_older = False
+        """Whether a worker of an older version is alive."""
         self.commits = Commits(driver.store, WORKER, settings, self._fail, lambda: "some", self._require)
 
     async def _require(self, feature: str) -> None:
+        if self.has_older:
+            raise NotAllowed("there is an older worker")
         self.driver.store.partitions.features.add(feature)
 
     def _fail(self, running: HeldExecution, error: Exception) -> None:
@@ -424,6 +430,23 @@ async def test_where_redis_does_not_answer_it_is_offered_again(caplog: pytest.Lo
     assert f"a could not be {what} (Redis at 127.0.0.1:1 cannot be reached" in caplog.text
     assert ": it is offered again" in caplog.text
     await store.aclose()
+
+
+async def test_that_published_values_wait_is_said_once_and_only_while_an_older_worker_is_alive(
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+    features = driver.store.partitions.features
+    features.discard(CHANNELS)
+    assert not committing.commits.may_publish()
+    await eventually(committing.commits.may_publish, "the namespace to need it")
+    assert caplog.messages == []
+    features.discard(CHANNELS)
+    committing.has_older = True
+    for _ in range(4):
+        assert not committing.commits.may_publish()
+        await asyncio.sleep(0)
+    assert caplog.messages == ["what steps publish has to wait until no worker of an older version is left"]
 
 
 async def test_one_that_is_gone_is_dropped_quietly(

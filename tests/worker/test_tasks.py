@@ -68,6 +68,20 @@ async def test_its_error_is_that_of_the_execution(hand: Hand, caplog: pytest.Log
     assert line.endswith(": ValueError: no luck")
 
 
+async def test_a_wish_for_another_attempt_without_a_retry_is_said_to_be_in_vain(
+    hand: Hand, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing() -> None:
+        raise RetryAfter(30) from ValueError("no luck")
+
+    await run(hand, failing)
+    await hand.becomes(State.REJECTED)
+    assert repr(await error_of(hand)) == "ValueError('no luck')"
+    assert caplog.messages[-1].endswith(
+        ": ValueError: no luck; RetryAfter was in vain: without a retry= there is one attempt"
+    )
+
+
 async def test_a_result_that_cannot_be_kept_is_an_error(hand: Hand) -> None:
     def strange() -> object:
         return object()

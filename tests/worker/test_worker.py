@@ -842,7 +842,8 @@ async def test_what_cannot_be_given_back_is_taken_over(
     closed = closings(served.worker, monkeypatch)
     await served.end()
     assert (
-        f"the leases could not be released ({error or 'no answer'}): other workers will take them over" in caplog.text
+        f"the leases could not be released ({str(error) or 'no answer'}): other workers will take them over"
+        in caplog.text
     )
     assert closed == [1]
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -98,7 +99,7 @@ def _show(url: str) -> None:
 async def _show_of(client: Durasleep, workers: _Workers, page: str) -> None:
     import asyncio
 
-    from durasleep.cli.demo_app import bill_after_a_month
+    from durasleep.sample import bill_after_a_month
 
     worker = workers.start()
     handle = await client.rpc(SHOWN_ID, bill_after_a_month, "the order")
@@ -119,16 +120,31 @@ async def _show_of(client: Durasleep, workers: _Workers, page: str) -> None:
             console.event(f"{SHOWN_ID} has ended: {result!r}")
 
 
+def _show_prints(process: subprocess.Popen[str]) -> None:
+    """Show what its workflows print among the lines of the demo."""
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            console.event(line.rstrip())
+
+
 class _Workers:
     """Worker processes, which end with the demo."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[subprocess.Popen[str]] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "durasleep", "worker", "durasleep.cli.demo_app:app", "--url", self._url]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "durasleep", "worker", "durasleep.sample", "--url", self._url]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        threading.Thread(target=_show_prints, args=(process,), daemon=True).start()
         self._processes.append(process)
         return process
 
@@ -165,8 +181,8 @@ async def _notify(url: str) -> int:
 async def _notify_of(client: Durasleep, workers: _Workers) -> int:
     import asyncio
 
-    from durasleep.cli.demo_app import sleeping_workflow
     from durasleep.humanize import describe_ms, describe_until
+    from durasleep.sample import sleeping_workflow
 
     first = workers.start()
     console.event(f"worker {first.pid} starts")
@@ -204,7 +220,7 @@ async def _until_asleep(client: Durasleep) -> int:
         raise DurasleepError(f"the worker did not begin within {_START_LIMIT_S:.0f} s: the demo has failed") from None
 
 
-def _went_so(result: str, late_ms: int, first: subprocess.Popen[bytes], second: subprocess.Popen[bytes]) -> bool:
+def _went_so(result: str, late_ms: int, first: subprocess.Popen[str], second: subprocess.Popen[str]) -> bool:
     """Whether the demo went well: right result, not early, not late, one worker killed, the other alive."""
     problems = [
         text

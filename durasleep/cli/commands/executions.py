@@ -285,7 +285,11 @@ def fork(
     new: Annotated[str, typer.Argument(metavar="NEW", help="The id of the new execution.")],
     before: Annotated[
         str,
-        typer.Option("--before", metavar="STEP", help="The number of a step as `durasleep tree` has it, or its name."),
+        typer.Option(
+            "--before",
+            metavar="STEP",
+            help="The number of a step as `durasleep tree` has it, or its name; `end` keeps all that has ended.",
+        ),
     ],
     as_json: JsonOption = False,
     by: ByOption = None,
@@ -294,8 +298,9 @@ def fork(
 ) -> None:
     """Begin a new execution with what another one had done before a step.
 
-    It has the same function and arguments, and goes on from there with the code that is deployed now. The other one is
-    not changed. If this is interrupted, give the same command again.
+    It has the same function and arguments, and goes on from there with the code that is deployed now. With `--before
+    end`, no step that has ended runs again: so a workflow goes on after a bug in its code. The other one is not
+    changed. If this is interrupted, give the same command again.
     """
     import asyncio
 

@@ -24,7 +24,7 @@ def fsck(
 ) -> int:
     """Check all data of a namespace. Workers may go on meanwhile.
 
-    Exit code 1 if something is wrong and was not repaired. docs/troubleshooting.md explains each finding.
+    Exit code 1 if something is wrong and was not repaired. docs/operate/troubleshooting.md explains each finding.
     """
     import asyncio
 

@@ -33,7 +33,7 @@ def groups(as_json: JsonOption = False, url: UrlOption = None, namespace: Namesp
     if found.groups:
         load_tables.groups(found)
     else:
-        console.note("There is none: neither a worker nor work.")
+        console.note("There is none: no worker is alive, and nothing is queued or runs.")
     _warn(found)
 
 

@@ -45,7 +45,7 @@ def move(
     """Move a namespace to another Redis, or to another number of partitions.
 
     Stop its workers first. The move makes a new namespace; nobody can use either of the two until it has ended. If it
-    is interrupted, run it again. docs/moving.md explains it.
+    is interrupted, run it again. docs/operate/moving.md explains it.
 
     Exit code 1 if something was left behind.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +13,21 @@ import typer
 
 from durasleep.cli import address
 from durasleep.cli.commands.worker import ModuleArgument
-from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.durations import parse_since
+from durasleep.cli.labels import read_labels
+from durasleep.cli.options import (
+    FunctionOption,
+    GroupFilter,
+    JsonOption,
+    LabelFilter,
+    NamespaceOption,
+    SinceFilter,
+    StatusOption,
+    UrlOption,
+)
 from durasleep.cli.output import console, json_values
-from durasleep.errors import UsageError
+from durasleep.errors import NotFound, UsageError
+from durasleep.query.statuses import FOUND_MAX
 
 if TYPE_CHECKING:
     from durasleep.app import Durasleep
@@ -24,11 +38,21 @@ _EXIT_DIFFERS = 1
 
 @address.explained
 def export(
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The executions to write.")],
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="The executions to write, unless a filter finds them.")
+    ] = None,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    label: LabelFilter = None,
+    since: SinceFilter = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=FOUND_MAX, help="Write at most this many.")
+    ] = 100,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Write executions with their journals to stdout, one line of JSON each: `durasleep export ID > file`.
+    """Write executions with their journals to stdout, one line of JSON each: `durasleep export --func order > file`.
 
     Arguments and results are written as they are in Redis: if a codec encrypts them, they stay encrypted.
     """
@@ -36,12 +60,29 @@ def export(
 
     from durasleep.runtime import recording
 
+    is_filter = bool(status or group or function or label or since)
+    if bool(ids) == is_filter:
+        raise UsageError("what to export? Give either IDs or a filter: --status, --group, --func, --label or --since")
+    labels, until_now = read_labels(label or ()), None if since is None else parse_since(since)
     client = address.open_client(url, namespace)
+
+    async def find() -> AsyncGenerator[str]:
+        for id in ids or ():
+            yield id
+        if is_filter:
+            found = await client.search(
+                status=status or None, group=group, function=function, labels=labels, since=until_now, limit=limit
+            )
+            for one in found:
+                yield one.id
+            if not found.is_all:
+                console.note(f"There are more than these {len(found)}: --limit writes more of them.")
 
     async def write() -> None:
         async with client:
-            for id in ids:
-                json_values.data(recording.dumps(await client.export(id)))
+            async for id in find():
+                with suppress(NotFound) if is_filter else nullcontext():  # it has gone meanwhile
+                    json_values.data(recording.dumps(await client.export(id)))
 
     asyncio.run(write())
 

@@ -15,7 +15,7 @@ from durasleep.cli.durations import parse_duration
 from durasleep.cli.labels import read_labels
 from durasleep.cli.options import ANY_WORKER, FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
 from durasleep.cli.output import console, json_values
-from durasleep.errors import DurasleepError, WaitTimeout
+from durasleep.errors import CorruptData, DurasleepError, NotFound, WaitTimeout
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -195,7 +195,7 @@ def get(
     """Show the state of an execution or promise, what it has called, what it waits for, and how it has failed."""
     import asyncio
 
-    from durasleep.cli.output import histories, views
+    from durasleep.cli.output import histories
 
     client = address.open_client(url, namespace)
 
@@ -208,7 +208,7 @@ def get(
                     id, limit=_CALLS_MAX if with_values else _CALLS_SHOWN, values=with_values
                 )
                 if not as_json:
-                    published = views.in_one_line(await client.view(id))
+                    published = await _published(client, id)
         if as_json:
             document = asdict(description) | {"deaths": description.crash_count}
             json_values.data(json_values.as_json(document | histories.document(history)))
@@ -218,3 +218,15 @@ def get(
             histories.show(history, description.created_at_ms, with_values=with_values)
 
     asyncio.run(fetch())
+
+
+async def _published(client: Durasleep, id: str) -> str | None:
+    """What it publishes, in one line; everything else is shown, too, if that cannot be read."""
+    from durasleep.cli.output import views
+
+    try:
+        return views.in_one_line(await client.view(id))
+    except CorruptData as error:  # encrypted by the codec of its application, which a command does not have
+        return f"cannot be read: {error}"
+    except NotFound:  # it has expired meanwhile
+        return None

@@ -14,14 +14,14 @@ def top(url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """Watch a namespace in the terminal: queues, workers, limits, what is due, and what has failed; q ends it."""
     import asyncio
 
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("durasleep top needs a terminal; durasleep groups, workers and stats print the same once")
     try:
         from durasleep.cli.top.app import Top
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "textual":
             raise
         raise UsageError("durasleep top needs Textual: pip install 'durasleep[tui]'") from None
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("durasleep top needs a terminal; durasleep groups, workers and stats print the same once")
     from durasleep.cli.top import looking
     from durasleep.transport.connector import without_secret
 

@@ -111,10 +111,12 @@ def _serve(client: Client, made: object, host: str, port: int, *, fd: int | None
     server = serving.server(cast("Any", made))
 
     async def run() -> None:
-        async with client:
+        try:
             if fd is None:
                 console.note(f"the dashboard is at {url_of(host, socket.getsockname()[1])}; Ctrl-C ends it")
             await server.serve(sockets=[socket])
+        finally:
+            await client.aclose()
 
     asyncio.run(run())
     return 0

@@ -32,6 +32,7 @@ from durasleep.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from durasleep import devserver
+    from durasleep.address import Address
     from durasleep.app import Durasleep
     from durasleep.observe import logs
 
@@ -111,6 +112,7 @@ def worker(
     health: HealthOption = None,
     fire_only: FireOnlyOption = False,
     namespace: FiredNamespaceOption = None,
+    reload: ReloadOption = False,
     log_format: LogFormatOption = LogFormat.TEXT,
     log_level: LogLevelOption = None,
     verbose: VerboseOption = False,
@@ -126,13 +128,6 @@ def worker(
     as_json = log_format is LogFormat.JSON
     ids = _prepare_output(level_of(log_level, verbose=verbose), as_json=as_json)
     numbers = None if partitions is None else _parse_numbers(partitions)
-    app = _application(module, fire_only=fire_only, namespace=namespace)
-    humanize.be_heard()
-    log_lines.fit_application(ids, log_level, as_json=as_json and not several.is_child())
-    url = url or os.environ.get(_GIVEN_URL)
-    where = address.point(app, url)
-    if not several.is_child():
-        logger.info("this worker uses %s", where)
     served: dict[str, str | int | None] = {
         "group": group,
         "concurrency": concurrency,
@@ -142,20 +137,70 @@ def worker(
         "fsync": fsync,
         "fire_only": fire_only,
     }
+    shown = {
+        "namespace": namespace,
+        "partitions": partitions,
+        "log_format": log_format,
+        "log_level": log_level,
+        "verbose": verbose,
+    }
+    if reload:
+        return _serve_reloaded(module, {**served, **shown, "name": name, "health": health}, url, processes)
+    sample = None if fire_only or namespace or address.named_app(module) else address.sample_app()
+    module = sample or module
+    app = _application(module, fire_only=fire_only, namespace=namespace)
+    humanize.be_heard()
+    log_lines.fit_application(ids, log_level, as_json=as_json and not several.is_child())
+    url = url or os.environ.get(_GIVEN_URL)
+    where = _point(app, url)
+    if sample:
+        _introduce_sample(app, where.url)
     if processes > 1:
-        shown = {
-            "namespace": namespace,
-            "partitions": partitions,
-            "log_format": log_format,
-            "log_level": log_level,
-            "verbose": verbose,
-        }
-        command = ["worker", *_words(module, {**served, **shown})]
         # Not among the arguments, which everybody on the machine can read: a URL may contain a password.
         environment = {_GIVEN_URL: where.url} if url or not app.is_addressed else {}
+        command = ["worker", *_words(module, {**served, **shown})]
         raise typer.Exit(_serve_several(processes, command, name, health, environment))
     several.end_with_parent()
-    _serve(app, ids, name=name, partitions=numbers, health=health, **served)
+    return _serve(app, ids, name=name, partitions=numbers, health=health, **served)
+
+
+def _point(app: Durasleep, url: str | None) -> Address:
+    """Let the application use this URL, and say once for all processes what it uses."""
+    from durasleep.cli import processes as several
+
+    where = address.point(app, url)
+    if not several.is_child():
+        logger.info("this worker uses %s", where)
+    return where
+
+
+def _introduce_sample(app: Durasleep, url: str) -> None:
+    """Say what the sample has and how to try it. Whoever tries it first hears at once if there is no Redis."""
+    import asyncio
+
+    async def reach() -> None:
+        async with address.open_client(url, app.namespace) as client:
+            await client.last_heartbeat("nobody")
+
+    asyncio.run(reach())
+    logger.info(
+        "no application is named, and no Python file is here: this worker serves the sample, %s, which has %s",
+        address.SAMPLE,
+        ", ".join(app.registry.names()),
+    )
+    logger.info("try it in another terminal: durasleep rpc sleep-workflow-1 sleeping_workflow 5")
+
+
+def _serve_reloaded(
+    module: str | None, options: Mapping[str, str | int | None], url: str | None, processes: int
+) -> None:
+    """Run a worker in a process of its own, and start it again whenever the code changes."""
+    from durasleep.cli import reload as reloading
+
+    if processes > 1:
+        raise UsageError("--reload and --processes: a worker that is started again is one process")
+    environment = {_GIVEN_URL: url} if url else {}
+    reloading.serve(["worker", *_words(module, options)], environment, project_directory() or Path.cwd(), lambda: None)
 
 
 def _serve_several(
@@ -249,7 +294,14 @@ def dev(
                 lambda: _check_running(server),
             )
         elif app is None:
-            console.note("no application is named, so there is no worker: durasleep worker MODULE starts one here")
+            console.note(
+                "no application is named, so there is no worker: "
+                + (
+                    "durasleep worker serves the built-in sample here"
+                    if address.sample_app()
+                    else "durasleep worker MODULE starts one here"
+                )
+            )
             _until_told_to_stop(server)
         else:
             app.connect(server.url)

@@ -288,6 +288,8 @@ def description_rows(description: Description, now_ms: int, *, with_values: bool
         due = f", {humanize.describe_until(pending.due_ms, now_ms)}" if pending.due_ms else ""
         since = f", since {humanize.describe_ms(max(0, now_ms - pending.since_ms))}"
         rows.append(("waits for" if index == 0 else "", f"{pending.text}{due}{since}", ""))
+    if description.is_unserved:
+        rows.append(("waits for", f"a worker of group {description.group}: none that may run it is alive", "yellow"))
     rows.append(("unread", _unread(description), ""))
     for index, failed in enumerate(description.failed_attempts):
         line = f"{failed.name} at {instant(failed.at_ms)}, {_first_line(failed.error)} ({failed.id})"

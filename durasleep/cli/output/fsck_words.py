@@ -44,7 +44,7 @@ FINDINGS = {
     "waiter": "waiter does not wait",
     "waiters": "stray set of waiters",
 }
-"""The words for each kind of finding; docs/troubleshooting.md explains them."""
+"""The words for each kind of finding; docs/operate/troubleshooting.md explains them."""
 
 CHECKED = {
     "promise": ("execution or promise", "executions and promises"),

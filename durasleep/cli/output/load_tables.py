@@ -94,6 +94,7 @@ def notes_of(worker: WorkerLoad) -> str:
     notes = (
         "leaving" if worker.is_leaving else "",
         threads if worker.lost_threads else "",
+        f"loop blocked for {humanize.describe_ms(round(worker.blocked_s * 1000))}" if worker.blocked_s else "",
         "" if worker.knows_pause else "knows no pause",
     )
     return ", ".join(filter(None, notes))

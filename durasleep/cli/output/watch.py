@@ -91,8 +91,18 @@ class Watch:
         if worker is not None and worker not in alive:
             self._note_once(f"{self._id} waits: worker {worker!r} of group {group!r} is not alive")
         elif not alive:
-            start = "durasleep worker" if group == "workers" else f"durasleep worker --group {group}"
-            self._note_once(f"{self._id} waits: group {group!r} has no worker alive (start one: {start})")
+            await self._note_no_worker(group)
+
+    async def _note_no_worker(self, group: str) -> None:
+        """Say it, and which groups have workers: who forgets the target of a call waits in the wrong one."""
+        start = "durasleep worker" if group == "workers" else f"durasleep worker --group {group}"
+        text = f"{self._id} waits: group {group!r} has no worker alive (start one: {start})"
+        if text not in self._noted:
+            self._note_once(text)
+            served = [one.name for one in await self._client.groups() if one.workers]
+            if served:
+                name = served[0]
+                self._note_once(f"Group {name!r} has workers: a call with --target {name} goes there")
 
     def _note_once(self, text: str) -> None:
         if text not in self._noted:

@@ -77,6 +77,8 @@ def _of_group(group: GroupLoad) -> Iterator[Notice]:
     lost = sum(worker.lost_threads for worker in group.workers)
     if lost:
         yield Notice(f"Workers of group {group.name} have lost {_count(lost, 'thread')}.", "/groups")
+    if blocked := [worker.name for worker in group.workers if worker.blocked_s]:
+        yield Notice(f"The event loop of worker {blocked[0]} of group {group.name} is blocked.", "/groups")
 
 
 def _count(count: int, noun: str) -> str:

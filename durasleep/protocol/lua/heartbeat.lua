@@ -12,7 +12,8 @@
 -- @include check_type
 -- @include now
 -- @include near
-local consumer, group, client, info, knows, ttl_ms, beat_ms, functions, lost_threads, slots = unpack(ARGV, 1, 10)
+local consumer, group, client, info, knows, ttl_ms, beat_ms, functions, lost_threads, slots, blocked_ms =
+  unpack(ARGV, 1, 11)
 
 redis.call('ZREM', timers, '') -- a worker sends heartbeats on a full Redis, too
 redis.call('ZADD', workers, now_text, consumer)
@@ -35,7 +36,9 @@ redis.call(
   W.lost,
   lost_threads,
   W.slots,
-  slots
+  slots,
+  W.blocked,
+  blocked_ms
 )
 redis.call('PEXPIRE', me, ttl_ms)
 local inbox = inbox_prefix .. consumer
@@ -68,7 +71,7 @@ for _, queue in ipairs(queues) do
 end
 
 local lost, orders, unnamed = {}, {}, {}
-for i = 11, #ARGV, 3 do
+for i = 12, #ARGV, 3 do
   local queue, entry, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local name = queue .. ' ' .. entry
   local found = redis.pcall('HMGET', promise_prefix .. id, F.entry, F.order) -- one broken hash loses one entry

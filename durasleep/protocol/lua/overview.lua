@@ -48,7 +48,7 @@ local function read_workers()
   local members = read('ZRANGE', workers, 0, tonumber(workers_max) - 1, 'REV', 'WITHSCORES') or {}
   for i = 1, #members, 2 do
     local key = worker_prefix .. members[i]
-    local v = read('HMGET', key, W.group, W.info, W.knows, W.beat_ms, W.functions, W.lost, W.slots)
+    local v = read('HMGET', key, W.group, W.info, W.knows, W.beat_ms, W.functions, W.lost, W.slots, W.blocked)
     if v and v[1] then
       ask_group(v[1])
       ask_queue(v[1] .. '/' .. string.match(members[i], '^[^/]+'))
@@ -62,6 +62,7 @@ local function read_workers()
         v[5] or '',
         v[6] or '',
         v[7] or '',
+        v[8] or '',
       }
     end
   end

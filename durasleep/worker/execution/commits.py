@@ -119,18 +119,20 @@ class Commits:
         return self._held[feature][1]
 
     def may_publish(self) -> bool:
-        """Whether no worker of a version is left that knows no published values; the worker tries to end that."""
+        """Whether the namespace is known to need versions that know published values. If not, this is asked for: in a
+        new namespace the next call says yes, and while a worker of an older version is alive, one of the later ones.
+        """
         if CHANNELS in self._store.partitions.features:
             return True
-        if not self._has_said_why:
-            self._has_said_why = True
-            logger.info("what steps publish has to wait until no worker of an older version is left")
         self._held_for(CHANNELS)
         return False
 
     def _end_hold(self, feature: str, required: asyncio.Task[None]) -> None:
         _, held = self._held.pop(feature)
         error = None if required.cancelled() else required.exception()
+        if feature == CHANNELS and isinstance(error, NotAllowed) and not self._has_said_why:
+            self._has_said_why = True
+            logger.info("what steps publish has to wait until no worker of an older version is left")
         for running in held:
             running.is_due = False
             if running.is_gone or required.cancelled():

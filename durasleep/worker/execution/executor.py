@@ -31,6 +31,7 @@ from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
 from durasleep.runtime.activation import version_of
 from durasleep.runtime.definition import Definition, Overrides, Registry, TaskDefinition, WorkflowDefinition
+from durasleep.runtime.middleware import Middleware
 from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
 from durasleep.transport.outage import Outage
@@ -69,6 +70,7 @@ class Executor:
         concurrency: int,
         settings: Settings,
         overrides: Overrides,
+        middleware: Sequence[Middleware] = (),
         on_used_up: Callable[[], None],
         on_full: Callable[[], None] | None = None,
         require: Callable[[str], Coroutine[Any, Any, None]],
@@ -92,7 +94,7 @@ class Executor:
         self._threads = Threads(
             concurrency, lost_max_s=settings.threads_lost_s, on_back=self._note_freed, on_used_up=on_used_up
         )
-        self._code = FunctionRunner(self._threads, codec, overrides)
+        self._code = FunctionRunner(self._threads, codec, overrides, middleware)
         self._commits = Commits(store, consumer, settings, self._fail, lambda: registry.fingerprint, require)
         self._sampler = sampler = LogSampler(settings.log_lines_max)
         self._tasks = Tasks(codec, self._commits, self._code, sampler, settings, self.let_go, meter)

@@ -21,6 +21,8 @@ from durasleep.runtime import current
 from durasleep.runtime.current import Current
 from durasleep.runtime.definition import Overrides, step_name_of
 from durasleep.runtime.journal import StepCall
+from durasleep.runtime.middleware import Middleware, surrounded
+from durasleep.runtime.retry import vain_wish
 from durasleep.runtime.waits import CALLER_PREFIX, Attempt, Inside, Waits, enter
 from durasleep.worker.execution.publishing import Publishing
 from durasleep.worker.execution.threads import NotBegun, Threads
@@ -31,8 +33,11 @@ logger = logging.getLogger("durasleep")
 class FunctionRunner:
     """Runs steps and tasks: async ones on the loop, sync ones in ``threads``."""
 
-    def __init__(self, threads: Threads, codec: Codec, overrides: Overrides) -> None:
+    def __init__(
+        self, threads: Threads, codec: Codec, overrides: Overrides, middleware: Sequence[Middleware] = ()
+    ) -> None:
         self._codec = codec
+        self._middleware = middleware
         self._overrides = overrides
         self._threads = threads
         self.waits = Waits()
@@ -63,7 +68,10 @@ class FunctionRunner:
         KeyboardInterrupt, and NotBegun if the worker leaves before it has begun.
         """
         stand_in, inside = self._stand_in(fn), (self.waits, name, about, attempt)
-        if not _is_async(stand_in):
+        is_async = _is_async(stand_in)
+        if self._middleware:
+            stand_in = surrounded(stand_in, self._middleware, is_async=is_async)
+        if not is_async:
             call = self._call_sync(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
         elif timeout_s is None and not delay_s:
             call = _call_async(stand_in, args, kwargs, inside)
@@ -94,15 +102,16 @@ class FunctionRunner:
             return StepResult(call.number, call.name, State.RESOLVED, value, begun_ms)
         except BaseException as error:  # noqa: BLE001 - any error of a user's function is its result
             failure = error
-        what = f"step {call.number} ({call.name}) of {owner}"
+        what = call.shown_of(owner)
         extra = logs.about(owner, call.name, attempt=call.attempt, trace=trace, failure=failure)
         extra["step"] = call.first or call.number
-        logger.warning("%s failed: %s", what, error_line(failure), extra=extra)
-        # Decided here, on the error itself: the journal gets a copy, which may lack its class.
-        retried = None if call.retry is None else call.retry.wants(failure, call.attempt)
+        logger.warning("%s failed: %s%s", what, error_line(failure), vain_wish(failure, call.retry), extra=extra)
+        # Decided here, on the error itself: the journal gets a copy, which may lack its class. It is decided without a
+        # Retry, too: one that is deployed later does not begin what has failed.
+        retried = call.retry is not None and call.retry.wants(failure, call.attempt)
         # A CancelledError of its own is reported as it is: for the workflow, nobody canceled it.
         payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"), retried=retried)
-        return StepResult(call.number, call.name, State.REJECTED, payload, begun_ms, is_retried=bool(retried))
+        return StepResult(call.number, call.name, State.REJECTED, payload, begun_ms, is_retried=retried)
 
     def is_replaced(self, fn: Callable[..., Any]) -> bool:
         """Whether a test has given another function to be called instead."""

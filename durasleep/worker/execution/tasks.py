@@ -41,7 +41,7 @@ from durasleep.protocol.journal import Loaded
 from durasleep.runtime.current import Current, describe
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
-from durasleep.runtime.retry import failure_of
+from durasleep.runtime.retry import failure_of, vain_wish
 from durasleep.runtime.waits import CALLER_PREFIX
 from durasleep.settings import Settings
 from durasleep.worker.execution.batches import Batches
@@ -359,7 +359,7 @@ class Task:
             error = as_exception(failure_of(raised), self._definition.name)
             self._end_spans("rejected", error)
             payload = self._all.codec.encode_error(error)
-            said = f"rejected after {self._lifetime()}: {error_line(error)}"
+            said = f"rejected after {self._lifetime()}: {error_line(error)}{vain_wish(raised, retry)}"
             self._error = error
             self.end(CommitAction.REJECT, payload, said)
             return

@@ -383,7 +383,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     def _end_step(self, call: StepCall, begun_ms: int, began: float, task: asyncio.Task[Any]) -> None:
         running = self.running
         if running.is_gone or running.steps.get(call.number) is not task:
-            note_stopped(task, f"step {call.number} ({call.name}) of {running.lease.id}")
+            note_stopped(task, call.shown_of(running.lease.id))
             return
         del running.steps[call.number]
         if not task.cancelled() and isinstance(task.exception(), NotBegun):

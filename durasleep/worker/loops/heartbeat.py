@@ -53,6 +53,7 @@ class Heartbeat:
         served: Callable[[], Iterable[Keyspace]],
         functions: Callable[[Keyspace], str],
         lost_threads: Callable[[], int],
+        blocked_ms: Callable[[], int],
         slots: int,
         on_beat: Callable[[Beat, int, int], None],
         on_unfit: Callable[[SchemaMismatch], None],
@@ -62,11 +63,11 @@ class Heartbeat:
         outage: Outage,
     ) -> None:
         """``held``, ``served`` (the partitions to beat in), ``functions`` (a short hash of the functions it has, empty
-        where it leaves), ``lost_threads``, ``on_beat`` (with the monotonic times at which it was sent and received, in
-        us), ``on_unfit`` (another version has taken over the namespace; there are no more beats), ``on_unserved`` (this
-        node does not serve a partition now), ``knows_namespace`` (whether this node knows if the namespace still fits)
-        and ``is_stalled`` (no beat is to be sent) are called in the heartbeat's thread. The worker runs ``slots``
-        executions at a time.
+        where it leaves), ``lost_threads``, ``blocked_ms`` (for how long the event loop has been blocked), ``on_beat``
+        (with the monotonic times at which it was sent and received, in us), ``on_unfit`` (another version has taken
+        over the namespace; there are no more beats), ``on_unserved`` (this node does not serve a partition now),
+        ``knows_namespace`` (whether this node knows if the namespace still fits) and ``is_stalled`` (no beat is to be
+        sent) are called in the heartbeat's thread. The worker runs ``slots`` executions at a time.
         """
         self._store = SyncStore(
             connector,
@@ -84,6 +85,7 @@ class Heartbeat:
         self._served = served
         self._functions = functions
         self._lost_threads = lost_threads
+        self._blocked_ms = blocked_ms
         self._slots = slots
         self._on_beat = on_beat
         self._on_unfit = on_unfit
@@ -99,6 +101,7 @@ class Heartbeat:
         self._under_way: Future[None] | None = None
         """The beat that is being sent now."""
         self._thread: threading.Thread | None = None
+        self._is_known = False
 
     @property
     def client_id(self) -> int:
@@ -147,7 +150,17 @@ class Heartbeat:
         partitions that it had: the node that knew it may have lost its data, and others not theirs.
         """
         partitions = len(self._store.keyspaces)
-        if not handshake.check(self._store.namespace, meta, partitions) and partitions > 1:
+        if handshake.check(self._store.namespace, meta, partitions):
+            self._is_known = True
+        elif partitions == 1:  # the next client that connects makes it again
+            if self._is_known:
+                logger.warning(
+                    "Redis has lost namespace %r, and all that was in it: somebody has emptied it, or it came back "
+                    "without its data; this worker serves what is called from now on",
+                    self._store.namespace,
+                )
+            self._is_known = False
+        else:
             answers = self._store.ask_once(versions.make_meta(self._store.namespace, partitions))
             if not any(isinstance(answer, DurasleepError) for answer in answers):
                 logger.warning(
@@ -178,6 +191,7 @@ class Heartbeat:
             functions=self._functions(keys),
             lost_threads=self._lost_threads(),
             slots=self._slots,
+            blocked_ms=self._blocked_ms(),
         )
 
     def start(self) -> Future[None]:

@@ -60,7 +60,12 @@ end
 -- Why an execution with a limit cannot be made: a word, and a sentence. It may be made now, and not later.
 local function refusal_of(id, what, start)
   if what.needs_key and what.key == '' then
-    return 'keyless', 'function ' .. what.func .. ' has limit ' .. what.limit .. ', which counts by key: give a key'
+    return 'keyless',
+      'function '
+        .. what.func
+        .. ' has limit '
+        .. what.limit
+        .. ', which counts by key: give a key, by options(key=...), or by=lambda ... beside limit='
   end
   if what.needs_key and has_partitions() and string.match(id, '{([^}]+)}') ~= what.key then
     return 'elsewhere',

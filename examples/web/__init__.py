@@ -1,0 +1,1 @@
+"""The same small shop in four web frameworks."""
