@@ -163,7 +163,7 @@ def blocked_loops(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
             "workers",
             f"worker {name.partition('/')[0]} is alive, but its event loop has been blocked for {_duration(ms)}: what "
             "it holds stands still, and it takes nothing new",
-            "its log says where, after a minute; if it does not come back, kill it: others take over",
+            "its log says where, after five seconds; if it does not come back, kill it: others take over",
         )
         for name, ms in zip(alive, answers, strict=True)
         if isinstance(ms, int) and ms
