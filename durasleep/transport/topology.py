@@ -7,6 +7,7 @@ the child asks for itself.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -120,7 +121,7 @@ class Topology:
 
     def ask_soon(self) -> None:
         """Begin to ask, and do not wait for the answer."""
-        self._question()
+        self._question(math.inf)
 
     def distrust(self, slot: int, node: Address | None = None) -> None:
         """The node of a slot has not served it, so the next ``find`` of this slot asks first.
@@ -158,12 +159,14 @@ class Topology:
 
     def _questions(self, since: float) -> Iterator[Future[None]]:
         """Questions to wait for, at most two, until one that was asked after ``since`` is answered."""
-        while self._map.asked_at < since or self._map is _NOTHING:
-            yield self._question()
+        while (question := self._question(since)) is not None:
+            yield question
 
-    def _question(self) -> Future[None]:
-        """The question under way, or a new one."""
-        with self._lock:
+    def _question(self, since: float) -> Future[None] | None:
+        """The question under way, or a new one; None if one that was asked after ``since`` is answered."""
+        with self._lock:  # an answer that comes just now would else be asked for again
+            if self._map is not _NOTHING and self._map.asked_at >= since:
+                return None
             if self._asking is None:
                 asking = Future[None]()
                 asking.set_running_or_notify_cancel()  # a waiter that is cancelled must not cancel it for the others
