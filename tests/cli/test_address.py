@@ -151,6 +151,7 @@ CONNECTING = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONNECTING)
 def test_every_command_that_connects_can_explain_where_to_and_connects_nowhere(
     here: Path, quick: Quick, name: str

@@ -76,7 +76,8 @@ SCENARIOS: dict[str, Scenario] = {
     "a child in another partition, and a failover": scenario("away", ONE, failover=1),
     "a child in another partition that expires": scenario("away", ONE, lost_mail=1, mail_twice=1, expiry=2),
     "a child in another partition, and a forced cancel": scenario("away", ONE, force=1, lost_mail=1),
-    "what is sent to another partition": scenario("sends_away", ONE, lost_mail=1, mail_twice=1, failover=1),
+    "what is sent to another partition": scenario("sends_away", ONE, lost_mail=1, mail_twice=1),
+    "what is sent to another partition, and a failover": scenario("sends_away", ONE, failover=1),
     "who gives up waiting for another partition": scenario("impatient_away", ONE, lost_reply=1, lost_mail=1),
     "two lost replies": scenario("two_naps", lost_reply=2),
     "two late duplicates": scenario("two_naps", late_duplicate=2),
@@ -85,9 +86,11 @@ SCENARIOS: dict[str, Scenario] = {
     "a crash and a lost read": scenario("two_naps", crash=1, lost_read=1),
     "a halt while a worker is paused": scenario("two_naps", halt=1, pause=1),
     "an offer": scenario("two_naps", offer=2),
-    "an offer, and a crash": scenario("nap", offer=2, crash=1, lost_reply=1, late_duplicate=1),
+    "an offer, and a crash": scenario("nap", offer=2, crash=1, lost_reply=1),
+    "an offer, and a late duplicate": scenario("nap", offer=2, late_duplicate=1),
     "an offer, and a failover": scenario("nap", offer=2, failover=1),
-    "a worker that is not heard of any more": scenario("nap", beat=4, pause=1, crash=1),
+    "a worker that is not heard of any more": scenario("nap", beat=4, pause=1),
+    "a worker that is not heard of any more, and a crash": scenario("nap", beat=4, crash=1),
     "a paused group": scenario("race", pause_group=2, cancel=1),
     "a paused group, and a crash": scenario("two_naps", pause_group=1, crash=1, lost_read=1),
     "a paused group, and a delayed start": scenario("nap", ONE, DELAYED, pause_group=1, wake=1, release=1),
@@ -102,6 +105,11 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 LARGER: dict[str, Scenario] = {
+    "what is sent to another partition, and every fault": scenario(
+        "sends_away", ONE, lost_mail=1, mail_twice=1, failover=1
+    ),
+    "an offer, and every fault": scenario("nap", offer=2, crash=1, lost_reply=1, late_duplicate=1),
+    "a worker that is not heard of any more, and every fault": scenario("nap", beat=4, pause=1, crash=1),
     "two faults of each kind": scenario("race", lost_reply=2, crash=2),
     "two late duplicates and a pause": scenario("race", late_duplicate=2, pause=1),
     "two pauses of a race": scenario("race", pause=2),

@@ -321,6 +321,7 @@ async def test_lost_answers_send_nothing_twice(shop: Durasleep, monkeypatch: pyt
         assert await shop.get("sum").result(30) == 6
 
 
+@pytest.mark.long
 async def test_a_message_may_be_confirmed_by_replicas(new_app: NewApp) -> None:
     shop = with_functions(new_app(settings=Settings(confirm_timeout_s=0.1)))
     await shop.rpc("a", sleeper, 3600)

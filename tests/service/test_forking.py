@@ -347,6 +347,7 @@ async def steps_of(app: Durasleep, plan: Plan[Any], count: int | None = None) ->
     return done
 
 
+@pytest.mark.long
 async def test_wherever_it_is_interrupted_the_same_call_goes_on(shop: Durasleep) -> None:
     async with serving(shop):
         await (await shop.rpc("m", many, 600, 5_000)).result(60)

@@ -182,6 +182,7 @@ async def _rests(app: Durasleep, id: str) -> bool:
     return (await app.describe(id)).status in ("suspended", "done")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("before", "after"), [(1, 16), (4, 8), (16, 1)])
 async def test_everything_goes_on_where_it_was(removal: Removal, before: int, after: int) -> None:
     population = Population()
@@ -231,6 +232,7 @@ async def test_wherever_it_is_interrupted_it_goes_on(
     await population.finish(new)
 
 
+@pytest.mark.long
 async def test_it_goes_to_another_server(removal: Removal, make_server: MakeServer) -> None:
     other = make_server()
     removal.new_url, removal.new_namespace = other.url, removal.namespace
@@ -241,6 +243,7 @@ async def test_it_goes_to_another_server(removal: Removal, make_server: MakeServ
     await population.finish(removal.new())
 
 
+@pytest.mark.long
 async def test_it_goes_to_a_cluster_and_back(removal: Removal, cluster: Cluster) -> None:
     population, url = Population(), removal.url
     await population.fill(removal.old(), 1)
@@ -460,6 +463,7 @@ async def test_it_goes_on_to_the_same_place_only(removal: Removal, monkeypatch: 
     assert (await removal.move(PARTITIONS)).left == {}
 
 
+@pytest.mark.long
 async def test_two_moves_at_a_time_lose_nothing(removal: Removal) -> None:
     population = Population()
     await population.fill(removal.old(), 1)

@@ -585,6 +585,7 @@ async def test_a_watch_ends_in_time_or_when_nobody_wants_it(app: Durasleep, real
     await app.cancel("a", force=True)
 
 
+@pytest.mark.long
 async def test_a_hundred_changes_a_second_and_three_hundred_watchers(new_app: NewApp, app: Durasleep) -> None:
     @app.workflow
     async def busy(ctx: Context) -> None:

@@ -48,6 +48,7 @@ class Shift:
         return work
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("overlap", ["skip", "queue", "queue_all", "allow", "cancel"])
 async def test_each_policy_for_executions_that_would_overlap(app: Durasleep, overlap: Any) -> None:
     shift = Shift()

@@ -115,6 +115,7 @@ def test_nothing_is_due_before_the_start_and_after_the_end() -> None:
     assert spec.next_after(3 * HOUR_MS) == NEVER
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 3, 1000])
 @pytest.mark.parametrize(
     "spec", [Spec("Europe/Berlin", ("*/7 * * * *",)), Spec("UTC", every_ms=1000), Spec("UTC", ("0 0 1 * *",))], ids=str

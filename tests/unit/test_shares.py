@@ -64,6 +64,7 @@ def test_few_workers_serve_everything(workers: set[str], partitions: int) -> Non
     assert set(shares.values()) == {frozenset(range(partitions))}
 
 
+@pytest.mark.long
 @given(st.integers(K + 1, 256), st.integers(0, 1000))
 def test_with_many_workers_each_partition_has_nearly_as_many_as_the_settings_say(count: int, life: int) -> None:
     shares = shares_of(members(count, life), PARTITIONS_MAX, size_of(count, PARTITIONS_MAX, K))
