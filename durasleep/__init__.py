@@ -4,7 +4,7 @@ The layers; each imports only those below it:
 
     contrib                 what users of other libraries would write otherwise
     cli | pytest_plugin     the command line; fixtures for users' tests
-    dashboard               pages in a browser
+    dashboard | gateway     pages in a browser; HTTP for programs in any language
     testing | sample        a whole service in one process; an application to try
     app | sync              Durasleep: registry, client and worker in one object; the client without asyncio
     client | worker         the calls, async and sync; the loops that serve a group
@@ -18,7 +18,9 @@ The layers; each imports only those below it:
     codec | settings | devserver | humanize | cron | traits | limit | batch | channel
                             values as bytes; every bound and its reason; an embedded server; what people read;
                             what a call says of itself; how many run at a time; what a message is
-    tracebacks | model      the place in user code of an error; the words of the design as types
+    answers | tracebacks | model
+                            what HTTP answers to an error; the place in user code of an error; the words of the design
+                            as types
     errors                  one tree
     deprecation | printable | signatures
                             names that have changed; texts of anybody, made harmless; what functions say of themselves

@@ -459,6 +459,8 @@ def check_id(id: str) -> PromiseId:
         size = len(root_of(id).encode())
     except UnicodeEncodeError:
         raise InvalidId(f"id {id!r}: it is not valid Unicode") from None
+    if id and not size:
+        raise InvalidId(f"id {id!r}: the id of an execution stands before the first '~', and here is none")
     if not 1 <= size <= _ID_BYTES_MAX:
         raise InvalidId(f"an id has 1 to {_ID_BYTES_MAX} bytes, this one has {size}")
     if _CONTROL.search(id):

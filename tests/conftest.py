@@ -70,6 +70,7 @@ _ALSO_IN_SEVERAL = (
 _NOT_QUICK = (
     "tests/cli/",  # every command is a Python that starts
     "tests/types/",
+    "tests/gateway/test_sdks.py",  # these install what a clone need not have
     "tests/laws/test_recordings.py",
     "tests/laws/test_dropped_workflows.py",
     "tests/service/test_doctor.py",  # from here on: what rarely happens, and takes long to bring about

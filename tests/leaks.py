@@ -200,6 +200,13 @@ def _limit(all: Partition, name: str, key: Key) -> str:
     return f"{', '.join(lost)} are not pending" if lost else ""
 
 
+def _of_others(all: Partition, name: str, key: Key) -> str:
+    """Of Resonate's protocol: ``fsck`` knows what removes each of them."""
+    return "" if name.partition(":")[0] in _OF_OTHERS else "no such key is known"
+
+
+_OF_OTHERS = ("promise", "branch", "waiters", "timers", "queue", "inbox", "settled", "schedule", "wake")
+
 _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "promise": _promise,
     "waiters": _waiters,
@@ -210,6 +217,7 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "queue": _queue,
     "inbox": _expiring,
     "stats": _expiring,
+    "repeat": _expiring,
     "worker": _expiring,
     "schedule": _schedule,
     "limit": _limit,
@@ -229,6 +237,7 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "meta": _lasting,
     "members": _expiring,
     "own": _of_users,
+    "r": _of_others,
 }
 
 

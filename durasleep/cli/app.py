@@ -29,6 +29,7 @@ from durasleep.cli.commands import (
     replay,
     rpc,
     schedule,
+    serve,
     top,
     ui,
     view,
@@ -91,6 +92,7 @@ app.command("init")(partitions.init)
 app.command("partitions")(partitions.partitions)
 app.command("move")(move.move)
 app.command("ui")(ui.ui)
+app.command("serve")(serve.serve)
 app.command("exporter")(exporter.exporter)
 app.command("ping")(exporter.ping)
 app.command("demo")(demo.demo)

@@ -566,6 +566,16 @@ async def ending_of(client: Client, id: PromiseId, timeout: Duration | None = No
     return await client._waiter.ending(id, timeout)
 
 
+async def status_of(client: Client, id: PromiseId) -> PromiseStatus:
+    """The status of a promise, as it is kept; NotFound if there is none."""
+    return await client._waiter.status(id)
+
+
+async def next_page(client: Client, looking: query.search.Search, limit: int) -> query.search.SearchPage:
+    """The next page of a search, in the namespace of a client."""
+    return await client._next_page(await client._opened(), looking, limit)
+
+
 class Client(_Verbs):
     """Starts, awaits and controls executions in one namespace. It connects at the first call.
 
@@ -686,7 +696,8 @@ class Client(_Verbs):
             receipt = await handle.result()
 
         ``target`` says who runs it. ``"gpu"`` or ``"poll://any@gpu"`` is any worker of that group, and
-        ``"poll://uni@gpu/w1"`` is the worker of that name. By default it is the group of this application.
+        ``"poll://uni@gpu/w1"`` is the worker of that name. By default it is the group of this application. The
+        functions of a group that ``durasleep serve --bridge`` names live in another language; call them by name.
         ``timeout`` is the deadline of the execution itself, and ``delay`` starts it later. Both are seconds, a
         timedelta, or text such as ``"1h30m"``, from now; a ``delay`` may also be an aware datetime. For arguments of
         these names, and more options, see ``options``.

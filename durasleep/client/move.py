@@ -40,6 +40,7 @@ async def between(
     *,
     partitions: int,
     leave_own_keys: bool = False,
+    leave_others: bool = False,
     min_replicas: int | None = None,
     fsync: bool | None = None,
     on_progress: Callable[[Report], None] | None = None,
@@ -56,7 +57,13 @@ async def between(
         check_name(name, "namespace")
         stores.append(Store(connector, namespace=name, settings=settings, name="move", patience_s=PATIENCE_S))
     try:
-        yield Move(*stores, partitions=partitions, leave_own_keys=leave_own_keys, on_progress=on_progress)
+        yield Move(
+            *stores,
+            partitions=partitions,
+            leave_own_keys=leave_own_keys,
+            leave_others=leave_others,
+            on_progress=on_progress,
+        )
     finally:
         for store in stores:
             await store.aclose()
@@ -72,13 +79,18 @@ class Move:
         *,
         partitions: int,
         leave_own_keys: bool = False,
+        leave_others: bool = False,
         on_progress: Callable[[Report], None] | None = None,
     ) -> None:
-        """``leave_own_keys``: keys of ``ctx.key`` stay behind, because nobody can tell whose they are."""
+        """``leave_own_keys``: keys of ``ctx.key`` stay behind, because nobody can tell whose they are.
+
+        ``leave_others``: promises of other languages stay behind.
+        """
         self._source = source
         self._target = target
         self._partitions = check_partitions(partitions)
         self._leave_own_keys = leave_own_keys
+        self._leave_others = leave_others
         self._on_progress = on_progress
         self._carrier = Carrier(source, target)
         self._features = ""
@@ -114,6 +126,11 @@ class Move:
             raise UsageError(
                 f"{_named(found.own)}: nobody can tell to which executions keys of ctx.key belong. Nothing was moved: "
                 "copy these keys yourself, and move with --leave-own-keys"
+            )
+        if found.others and not self._leave_others:
+            raise UsageError(
+                f"{_named(found.others)}: a move does not take promises of other languages along. Nothing was moved: "
+                "let them end, or move with --leave-others"
             )
         return found
 

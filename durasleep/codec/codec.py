@@ -59,8 +59,8 @@ class Codec:
 
     A payload has at most ``payload_bytes_max`` bytes, by default 1 MiB. ``outer`` encrypts or compresses payloads, and
     may decide what is stored of errors: see ``PayloadHook`` and ``ErrorHook``. By default payloads are plain
-    MessagePack. ``show_args``, ``show_misfit``, ``read_error`` and ``was_retried`` serve durasleep itself, and may
-    change.
+    MessagePack. ``read_args``, ``show_args``, ``show_misfit``, ``read_error`` and ``was_retried`` serve durasleep
+    itself, and may change.
     """
 
     def __init__(
@@ -115,6 +115,8 @@ class Codec:
         except Exception:  # packed one by one, so that the error names the argument
             for name, value in name_arguments(args, kwargs):
                 pack(value, f"argument {name} of {what}", None)
+            for name in kwargs:
+                pack(name, f"the name of an argument of {what}", None)
             raise
         if len(payload) > self._payload_bytes_max:
             sizes = {name: len(writer.pack(value)) for name, value in name_arguments(args, kwargs)}
@@ -140,6 +142,14 @@ class Codec:
         if not kwargs and tuple(map(type, args)) == call_of(fn).types[skip_first]:
             return tuple(args), kwargs  # most calls are like this: complete, with the types that the function names
         return shape_args(fn, args, kwargs, skip_first)
+
+    def read_args(self, payload: bytes, name: str) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of the function of this name as plain data; CorruptData if it is not a payload of arguments."""
+        found: Any = unpack(self._unwrap(payload))
+        args, kwargs = found if type(found) in _LIST and len(found) == 2 else _NEITHER
+        if (type(args), type(kwargs)) != _ARGUMENTS:
+            raise CorruptData(f"the arguments of {name} are not a list of arguments")
+        return args, kwargs
 
     def show_args(self, payload: bytes) -> str:
         """Which arguments are in ``payload``, without their values: ``2 arguments, and 'days'``; else CorruptData."""

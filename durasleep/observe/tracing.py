@@ -122,6 +122,17 @@ def trace_id_of(trace: str) -> str:
     return raw[:_TRACE_BYTES].hex() if len(raw) == _TRACE_BYTES + _SPAN_BYTES + 1 else ""
 
 
+def traceparent_of(trace: str) -> str:
+    """The span that goes on in an execution, by its record, as W3C Trace Context writes it; empty without one."""
+    try:
+        raw = urlsafe_b64decode(_parts(trace)[1] + "==")
+    except ValueError:
+        return ""
+    if len(raw) != _TRACE_BYTES + _SPAN_BYTES + 1:
+        return ""
+    return f"00-{raw[:_TRACE_BYTES].hex()}-{raw[_TRACE_BYTES:-1].hex()}-{raw[-1]:02x}"
+
+
 def current_trace_id() -> str:
     """The id of the trace in which this code runs; empty without one."""
     if (api := sys.modules.get("opentelemetry.trace")) is None:

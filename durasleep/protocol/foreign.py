@@ -81,11 +81,13 @@ class Tell:
     """An execution has ended, or has got a message, and entries of other partitions wait to hear of it."""
 
     id: PromiseId
+    incarnation: str
     state: State
     value: bytes | None
     """None if it is too large to be answered here."""
     waiters: list[str]
-    """Each the partition, the incarnation of the execution that waits, and its entry; see ``waiter_of``."""
+    """Each the partition, the incarnation of the execution that waits, and its entry; see ``waiter_of``. Promises of
+    Resonate are among them, see ``bridge.waiter``."""
 
 
 def parse_question(raw: list[bytes]) -> Question:
@@ -132,9 +134,13 @@ def _parse_traits(words: str) -> tuple[str, str]:
 
 
 def parse_tell(raw: list[Any]) -> Tell:
-    id, _, state, has_value, value, waiters = raw
+    id, incarnation, state, has_value, value, waiters = raw
     return Tell(
-        PromiseId(to_text(id)), state_of(state), value if has_value else None, [to_text(one) for one in waiters]
+        PromiseId(to_text(id)),
+        to_text(incarnation),
+        state_of(state),
+        value if has_value else None,
+        [to_text(one) for one in waiters],
     )
 
 

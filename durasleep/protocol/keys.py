@@ -171,6 +171,43 @@ A = {
 }
 """Fields of an entry of ``audit``."""
 
+R = {
+    "state": "s",  # only when it has settled
+    "kind": "k",  # what its target does not say: m a timer, x external, a internal without a branch to go with
+    "timeout": "t",  # ms, as all times
+    "created": "c",
+    "settled": "z",
+    "target": "g",
+    "tags": "T",  # in short, see ``lua/resonate/tags.lua``
+    "param": "P",  # headers and data as they were sent; the rest of long ones is in P1, P2, ...
+    "value": "V",
+    "waiters": "w",
+    "task": "q",  # the state of its task: p(ending), a(cquired), s(uspended), h(alted), f(ulfilled)
+    "version": "v",  # only if it is not 0
+    "pid": "i",
+    "ttl": "l",
+    "resumes": "r",  # how many promises have settled since it was acquired
+    "children": "n",  # of a root: how many promises below it are pending
+    "counted": "o",  # it is one of these: 1, or the id of the root if that is not the beginning of its own
+    "heard": "h",  # while it is acquired: promises of other partitions that have settled, each followed by a NUL
+    "awaits": "a",  # while it is suspended: one of those it waits for, "+" for its own id at the beginning
+    "cursor": "y",  # how far the removal of its branch has come
+}
+"""Fields of a ``r:promise`` hash: a promise of Resonate's protocol, and its task."""
+
+RS = {
+    "cron": "x",
+    "promise_id": "i",
+    "timeout": "t",
+    "param": "P",
+    "tags": "T",
+    "created": "c",
+    "target": "g",
+    "due": "d",
+    "last": "l",
+}
+"""Fields of a ``r:schedule`` hash."""
+
 WORD = {"many": "+"}
 """What the field of the waiters says if there are many: they are members of a set, see ``Keyspace.waiters``. Otherwise
 it has a line for each: an inbox as ``i<inbox>``, an entry of another execution as ``p<incarnation> <id>~<number>``, the
@@ -244,6 +281,16 @@ LIMIT = {
     "watchers_max": 256,  # inboxes that are notified of what one execution publishes
     "view_steps_max": 64,  # steps of one execution that publish something
     "members_ttl_ms": 90_000,  # after the last muster of the group
+    "resonate_id_bytes_max": 1024,
+    "resonate_tags_bytes_max": 16_384,  # as they were sent
+    "resonate_members_max": 10_000,  # of all objects in a request that makes or settles something
+    "resonate_waiters_max": 256,  # that one call tells of an ending; a tick tells the others
+    "resonate_actions_max": 10_000,  # promises that one task waits for
+    "resonate_tasks_max": 1000,  # in one heartbeat
+    "resonate_refused_min": 30,  # acquired at least so often, a task that is released within the next is refused
+    "resonate_refused_ms": 1000,  # and is offered again only then
+    "resonate_preload_max": 100,  # promises in one answer, beside what was asked for
+    "resonate_preload_bytes_max": 1 << 18,
 }
 
 KEY_NAMES = (
@@ -264,8 +311,11 @@ KEY_NAMES = (
     "schedules",
 )
 """KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
-OWN_KEY_NAMES = {"muster": ("members",)}
-"""KEYS of a script that works on no partition. Nothing else of it could be on another node."""
+OWN_KEY_NAMES = {
+    "muster": ("members",),
+    **{f"resonate_{name}": ("own_prefix", "timers") for name in ("rpc", "tick", "take", "retain", "fsck")},
+}
+"""KEYS of a script that works on no partition, or beside the executions of one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -326,6 +376,10 @@ class Keyspace:
         """That a group is paused."""
         return f"{self.tag}group:{name}"
 
+    def repeat(self, key: str) -> str:
+        """What is noted of a request by HTTP that may be repeated under a key."""
+        return f"{self.tag}repeat:{key}"
+
     def limit(self, name: str) -> str:
         """The numbers of a limit; the beginning of its other keys, too."""
         return f"{self.tag}{NEAR['limits']}{name}"
@@ -356,6 +410,16 @@ class Keyspace:
     def own(self) -> str:
         """The beginning of the keys of users that are on the same node as this partition."""
         return f"{self.tag}own:"
+
+    @property
+    def resonate(self) -> str:
+        """The beginning of the keys of Resonate's protocol."""
+        return f"{self.tag}r:"
+
+    @property
+    def resonate_wake(self) -> str:
+        """The stream that tells whoever delivers messages of Resonate's protocol to look."""
+        return f"{self.resonate}wake"
 
     def waiters(self, id: str) -> str:
         """The set of the waiters of a promise, if there are many."""

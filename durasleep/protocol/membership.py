@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from durasleep.model import levels_of
+from durasleep.model import PromiseId, levels_of
 from durasleep.protocol import script
 from durasleep.protocol.command import Command, key_list, pairs, to_number, to_text
 from durasleep.protocol.commit import EntryKey, Lease
@@ -22,6 +22,7 @@ class Peer:
     consumer: str
     beat: str
     client_id: str
+    """Of its heartbeat connection; empty for a consumer that stands for a worker over HTTP, see ``lend``."""
     beat_ms: int | None = None
     """Between two of its heartbeats; None if it does not say."""
 
@@ -49,7 +50,8 @@ class Beat:
     """Whether the group is to take no more executions there."""
 
     def fresh(self, beat_ms: int) -> list[str]:
-        """The workers with a recent heartbeat; one that does not say how often it sends them does so every ``beat_ms``.
+        """The workers with a recent heartbeat, apart from those over HTTP; one that does not say how often it sends
+        heartbeats does so every ``beat_ms``.
 
         In both directions, as in ``heartbeat.lua``: the server's clock may have been set back.
         """
@@ -57,7 +59,7 @@ class Beat:
         return [
             peer.consumer
             for peer in self.peers
-            if abs(now_ms - int(peer.beat)) < LIMIT["beats_missed"] * (peer.beat_ms or beat_ms)
+            if peer.client_id and abs(now_ms - int(peer.beat)) < LIMIT["beats_missed"] * (peer.beat_ms or beat_ms)
         ]
 
 
@@ -194,6 +196,75 @@ def reclaim(
         limit=str(limit),
     )
     return Command(script.evalsha(lua, key_list(keys), [*shared, *entries]), _parse_reclaimed, lua)
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """The answer to ``lend``."""
+
+    at_ms: int
+    """The server's time."""
+    is_canceled: bool
+    deadline_ms: int
+    """Of the execution; 0 if it has none."""
+
+
+def _parse_lent(answer: list[bytes]) -> Lent:
+    at, canceled, deadline = answer
+    return Lent(int(at), canceled == b"1", int(deadline or 0))
+
+
+def lend(
+    keys: Keyspace, consumer: str, heir: str, lease: Lease, *, group: str, info: str, knows: str, lease_ms: int
+) -> Command[Lent]:
+    """Pass a lease on to a consumer ``heir`` that holds nothing else, or extend it if it has it already.
+
+    The others of the group take it over when nobody has extended it for ``lease_ms``, if they do not wait longer for
+    each worker. Fenced if ``consumer`` does not hold it.
+    """
+    return _lend(keys, consumer, heir, lease, group=group, info=info, knows=knows, lease_ms=lease_ms)
+
+
+def note_waiting(keys: Keyspace, heir: str, *, group: str, info: str, knows: str, beat_ms: int) -> Command[Lent]:
+    """Note that a worker over HTTP waits for executions, for people. This is forgotten after three beats."""
+    nothing = Lease(PromiseId(""), "", "", 0)
+    lease_ms = LIMIT["beats_missed"] * beat_ms
+    return _lend(keys, "", heir, nothing, group=group, info=info, knows=knows, lease_ms=lease_ms)
+
+
+def _lend(
+    keys: Keyspace,
+    consumer: str,
+    heir: str,
+    lease: Lease,
+    *,
+    group: str,
+    info: str,
+    knows: str,
+    lease_ms: int,
+) -> Command[Lent]:
+    lua = script.load("lend", keys.movable_clock)
+    shared = lua.shared_args(
+        consumer=consumer,
+        heir=heir,
+        group=group,
+        info=info,
+        knows=knows,
+        beat_ms=str(max(1, lease_ms // LIMIT["beats_missed"])),
+        ttl_ms=str(max(lease_ms, LIMIT["inbox_ttl_ms"]) if lease.entry else lease_ms),
+        queue=lease.queue,
+        entry=lease.entry,
+        id=lease.id,
+        epoch=str(lease.epoch),
+    )
+    return Command(script.evalsha(lua, key_list(keys), shared), _parse_lent, lua)
+
+
+def part(keys: Keyspace, consumer: str, queue: str) -> Command[bool]:
+    """A consumer of ``lend`` or ``note_waiting`` is not needed any more; false if it still holds something."""
+    lua = script.load("part", keys.movable_clock)
+    shared = lua.shared_args(consumer=consumer, queue=queue)
+    return Command(script.evalsha(lua, key_list(keys), shared), lambda word: word == b"gone", lua)
 
 
 def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:

@@ -31,6 +31,8 @@ class BeatingWorker(msgspec.Struct, frozen=True):
     lost_threads: int
     slots: int | None
     blocked_ms: int
+    is_http: bool
+    """Whether this is a lease of a worker over HTTP, or such a worker that waits."""
 
 
 class RawQueue(msgspec.Struct, frozen=True):
@@ -113,7 +115,7 @@ def _members(flat: list[bytes]) -> Members:
 
 
 def _worker(name: bytes, beat: bytes, *fields: bytes) -> BeatingWorker:
-    group, info, knows, between, functions, lost, slots, blocked = fields
+    group, info, knows, between, functions, lost, slots, blocked, http = fields
     return BeatingWorker(
         consumer=to_text(name),
         beat_ms=int(beat),
@@ -125,6 +127,7 @@ def _worker(name: bytes, beat: bytes, *fields: bytes) -> BeatingWorker:
         lost_threads=to_number(lost),
         slots=int(slots) if slots else None,
         blocked_ms=to_number(blocked),
+        is_http=http == b"1",
     )
 
 

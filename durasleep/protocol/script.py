@@ -2,7 +2,7 @@
 
 A script's signature is written once, in Lua: ``unpack(KEYS)``, ``unpack(ARGV, 1, n)`` for its shared arguments, and
 ``unpack(ARGV, at + 1, at + n)`` for each item of a batch. Python binds keywords to those names. ``python -m
-durasleep.protocol.script DIRECTORY`` writes what the server runs, for linters and readers.
+durasleep.protocol.script DIRECTORY`` writes what the server runs, for linters, readers and connectors.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from durasleep.protocol.keys import (
     NEAR,
     OWN_KEY_NAMES,
     PLACE,
+    RS,
     STATE,
     VIEW,
     WORD,
@@ -32,6 +33,7 @@ from durasleep.protocol.keys import (
     F,
     G,
     L,
+    R,
     S,
     V,
     W,
@@ -40,11 +42,12 @@ from durasleep.protocol.keys import (
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
     *("join", "take", "limits", "index", "hear", "told", "send", "muster", "depart", "adopt", "note", "graft"),
-    *("publish", "view", "overview", "stats"),
+    *("publish", "view", "overview", "stats", "lend", "part"),
+    *("resonate_rpc", "resonate_tick", "resonate_take", "resonate_retain", "resonate_fsck"),
 )
 
-_INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
-_LITERAL = re.compile(r"\b(F|S|W|A|G|L|V|STATE|VIEW|PLACE|KIND|LIMIT|DEFAULT|NEAR|WORD)\.(\w+)")
+_INCLUDE = re.compile(r"^ *-- @include ([\w/]+)\n", re.MULTILINE)
+_LITERAL = re.compile(r"\b(F|S|W|A|G|L|V|R|RS|STATE|VIEW|PLACE|KIND|LIMIT|DEFAULT|NEAR|WORD)\.(\w+)")
 _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "F": F,
     "S": S,
@@ -53,6 +56,8 @@ _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "V": V,
     "A": A,
     "G": G,
+    "R": R,
+    "RS": RS,
     "STATE": {state.value: code for state, code in STATE.items()},
     "PLACE": {place.value: code for place, code in PLACE.items()},
     "KIND": {kind.value: code for kind, code in KIND.items()},
@@ -112,14 +117,16 @@ def _read(name: str) -> str:
 
 
 def _join(text: str, seen: set[str], instead: dict[str, str]) -> str:
-    """Put each included file at its first include, after those that it includes itself."""
+    """Put each included file at its first include, after those that it includes itself. A name without a folder is in
+    ``shared``.
+    """
 
     def include(match: re.Match[str]) -> str:
         name = match[1]
         if name in seen:
             return ""
         seen.add(name)
-        return _join(_read(f"shared/{instead.get(name, name)}"), seen, instead)
+        return _join(_read(name if "/" in name else f"shared/{instead.get(name, name)}"), seen, instead)
 
     return _INCLUDE.sub(include, text)
 
@@ -193,4 +200,7 @@ def write_assembled(directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m durasleep.protocol.script DIRECTORY\n")
+        sys.exit(2)
     write_assembled(Path(sys.argv[1]))

@@ -18,7 +18,12 @@ FLOW = "flow"
 CHANNELS = "channels"
 """The feature of a namespace whose executions receive, send or publish: older versions would lose messages."""
 
-LASTING = frozenset((FLOW, CHANNELS))
+RESONATE = "resonate"
+"""The feature of a namespace that a gateway serves: older versions would not tell promises of Resonate how executions
+have ended.
+"""
+
+LASTING = frozenset((FLOW, CHANNELS, RESONATE))
 """What a namespace goes on to need when it is moved."""
 
 _MOVE = b"""if redis.call('HGET', KEYS[1], 'schema') == ARGV[1] then redis.call('HSET', KEYS[1], 'schema', ARGV[2]) end

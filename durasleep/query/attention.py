@@ -14,7 +14,7 @@ from typing import Any
 from durasleep import humanize
 from durasleep.errors import DurasleepError
 from durasleep.model import PromiseId, State, group_of, worker_of
-from durasleep.protocol import channels, journal, membership, server, sorted_sets, streams
+from durasleep.protocol import channels, journal, membership, resonate, server, sorted_sets, streams
 from durasleep.protocol.command import Call, Command, Plan, pairs, to_text, unwrap
 from durasleep.protocol.commit import NOT_KNOWN
 from durasleep.protocol.journal import PromiseRecord
@@ -31,6 +31,7 @@ _ENDINGS_MAX = 100  # executions of one kind, looked at one by one
 LOOKED_MAX = 1_000  # members of one set: beyond it people need no better count
 _DEFERRED_MS = 60_000  # an execution without a worker is offered again within `Settings.defer_s_max`
 _OVERDUE_MS = 10_000  # a due timer settles within a second, or within three if its firer has just died
+_UNTAKEN_MS = 60_000  # a message that somebody polls for is taken at once
 _NEAR_FULL = 0.8  # of a bound
 _GONE_MS = 10_000  # the work of a dead worker has been taken over by then
 
@@ -336,6 +337,33 @@ def overdue(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
+def untaken(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Messages for workers of other languages, or for a gateway, that nobody takes."""
+    found = SearchPage()
+    named = yield from search.named_keys(keyspaces, "r:queue:", found)
+    queues = sorted({(address, keys.partition): keys for keys, address in named}.items())[:LOOKED_MAX]
+    until = b"%d" % (now_ms - _UNTAKEN_MS)
+    ask = [sorted_sets.count_between(f"{keys.resonate}queue:{name}", b"-inf", until) for (name, _), keys in queues]
+    counts: list[Any] = (yield ask) if ask else []
+    waiting: dict[str, int] = {}
+    for ((name, _), _), count in zip(queues, counts, strict=True):
+        if _is_known(count) and count:
+            waiting[name] = waiting.get(name, 0) + count
+    said: list[Diagnosis] = []
+    for name, count in sorted(waiting.items(), key=itemgetter(1), reverse=True)[:NAMED_MAX]:
+        if name == resonate.OURS:
+            text = f"{_count(count, 'call', 'calls')} to or from another language: no gateway carries them"
+            advice = "durasleep serve"
+        else:
+            text = f"{_count(count, 'task has', 'tasks have')} waited for a worker at {name} for more than a minute"
+            advice = "start such a worker, or more of them, or a gateway for them: durasleep serve"
+        said.append(Diagnosis(Level.WARNING, "other languages", text, advice))
+    if not found.is_all or len(waiting) > NAMED_MAX:
+        text = "more addresses have messages than are named here, or there are too many keys to see all"
+        said.append(Diagnosis(Level.WARNING, "other languages", text))
+    return said
+
+
 _FACTS: tuple[Fact, ...] = (
     held_clock,
     halted,
@@ -344,6 +372,7 @@ _FACTS: tuple[Fact, ...] = (
     paused,
     paused_limits,
     _unserved,
+    untaken,
     mailboxes,
     unknown,
     gone,

@@ -16,13 +16,13 @@ from durasleep.protocol import limits, server, sorted_sets, versions
 from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.keys import Keyspace, L
 from durasleep.protocol.keyspaces import Keyspaces
-from durasleep.protocol.versions import CHANNELS, FLOW
+from durasleep.protocol.versions import CHANNELS, FLOW, RESONATE
 
 _BEATS_MS = 10_000  # a worker with a heartbeat since then is alive
 _NAMED_MAX = 5  # workers in one sentence
 
 
-_CALLED = {FLOW: "priorities, labels and limits", CHANNELS: "messages and published values"}
+_CALLED = {FLOW: "priorities, labels and limits", CHANNELS: "messages and published values", RESONATE: "a gateway"}
 
 
 def require(keyspaces: Keyspaces, feature: str) -> Plan[None]:

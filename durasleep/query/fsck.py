@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from durasleep.errors import DurasleepError
-from durasleep.protocol import command, server, sorted_sets, streams
+from durasleep.protocol import command, resonate, server, sorted_sets, streams
 from durasleep.protocol.command import BatchItem, Call, Plan, to_text, unwrap
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
@@ -19,7 +19,10 @@ from durasleep.protocol.keyspaces import Keyspaces
 _FINDINGS_MAX = 1_000  # in one report; more are only counted
 PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
-_EXPIRING = ("inbox", "stats", "worker", "clock-held", "clock-released", "arriving")
+_EXPIRING = ("inbox", "stats", "worker", "repeat", "clock-held", "clock-released", "arriving")
+_OTHERS = "r:"
+"""Before the kinds of things of Resonate's protocol; the keys of these begin so, too."""
+_MEMBERS_OF_OTHERS = {"timer": "timers", "settled": "settled"}
 _OF_USERS = "own"
 _WHOLE = (
     *("functions", "timers", "wake", "workers", "closing", "halted", "recent", "failed", "audit", "clock"),
@@ -87,12 +90,13 @@ def fsck(keyspaces: Keyspaces, *, repair: bool = False) -> Plan[Report]:
     report = Report()
     queues: dict[tuple[Keyspace, bytes], None] = {}
     limits: dict[tuple[Keyspace, bytes], None] = {}
+    addresses: dict[tuple[Keyspace, bytes], None] = {}
     for keys, *_ in keyspaces.by_node():
         cursor = b"0"
         while True:
             [page] = yield [server.scan(keyspaces.pattern("*"), cursor, count=PAGE).at(keys.slot)]
             cursor, names = unwrap(page)
-            yield from _check(_things(keyspaces, names, queues, limits, report), report, repair)
+            yield from _check(_things(keyspaces, names, queues, limits, addresses, report), report, repair)
             if cursor == b"0":
                 break
     for keys in keyspaces:
@@ -102,6 +106,12 @@ def fsck(keyspaces: Keyspaces, *, repair: bool = False) -> Plan[Report]:
     yield from _check([(keys, "limit", name, b"") for keys, name in limits], report, repair)
     for keys, queue in queues:
         yield from _check_queue(keys, queue, report, repair)
+    for keys in keyspaces:
+        for kind in ("timer", "settled"):
+            name = _MEMBERS_OF_OTHERS[kind]
+            yield from _check_members(keys, f"{_OTHERS}{kind}", f"{keys.resonate}{name}".encode(), report, repair)
+    for keys, address in addresses:
+        yield from _check_address(keys, address, report, repair)
     return report
 
 
@@ -110,6 +120,7 @@ def _things(
     names: Iterable[bytes],
     queues: dict[tuple[Keyspace, bytes], None],
     limits: dict[tuple[Keyspace, bytes], None],
+    addresses: dict[tuple[Keyspace, bytes], None],
     report: Report,
 ) -> Iterator[_Thing]:
     """The things behind some keys. Queues and limits are collected for later; unknown keys are reported."""
@@ -121,6 +132,8 @@ def _things(
         match to_text(kind):
             case ("promise" | "schedule" | "waiters" | "run" | "view" | "mail") as known if subject:
                 yield keys, known, subject, b""
+            case "r":
+                yield from _things_of_others(keys, name, subject, addresses, report)
             case "group" | "index" if subject:
                 yield keys, "key", rest, b""
             case "queue" if subject:
@@ -140,6 +153,24 @@ def _things(
                 pass
             case _:
                 yield keys, "key", rest, b""
+
+
+def _things_of_others(
+    keys: Keyspace, name: bytes, rest: bytes, addresses: dict[tuple[Keyspace, bytes], None], report: Report
+) -> Iterator[_Thing]:
+    """The thing behind a key of Resonate's protocol. Queues are collected for later."""
+    kind, _, subject = rest.partition(b":")
+    match to_text(kind):
+        case ("promise" | "schedule" | "waiters" | "branch") as known if subject:
+            yield keys, f"{_OTHERS}{known}", subject, b""
+        case "queue" if subject:
+            addresses[keys, subject] = None
+        case "inbox" if subject:
+            yield keys, "expiring", name, b""
+        case "timers" | "settled" | "wake" if not subject:
+            pass
+        case _:
+            report.add(_by_hand("unknown", to_text(name), "is not a key of durasleep: find out who wrote it"))
 
 
 def _check(things: Iterable[_Thing], report: Report, repair: bool) -> Plan[None]:
@@ -163,6 +194,8 @@ def _check(things: Iterable[_Thing], report: Report, repair: bool) -> Plan[None]
 
 def _item(thing: _Thing, repair: bool) -> Call:
     keys, kind, name, at = thing
+    if kind.startswith(_OTHERS):
+        return resonate.check(keys, kind.removeprefix(_OTHERS), name, at, repair=repair, parse=_parse)
     to = command.route("fsck", keys, ("1" if repair else "",))
     return BatchItem(to, to.script.item(what=kind, name=name, at=at), _parse)
 
@@ -177,7 +210,15 @@ def _parse(answer: list[bytes]) -> _Checked:
     return _Checked(at, findings)
 
 
-def _check_members(keys: Keyspace, kind: str, key: bytes, report: Report, repair: bool) -> Plan[None]:
+def _check_address(keys: Keyspace, address: bytes, report: Report, repair: bool) -> Plan[None]:
+    """The queue of an address: whether each of its members is to be sent there."""
+    key = f"{keys.resonate}queue:".encode() + address
+    yield from _check_members(keys, f"{_OTHERS}queue", key, report, repair, of=address)
+
+
+def _check_members(
+    keys: Keyspace, kind: str, key: bytes, report: Report, repair: bool, *, of: bytes | None = None
+) -> Plan[None]:
     cursor = b"0"
     while True:
         [page] = yield [sorted_sets.scan_members(key, cursor, count=PAGE)]
@@ -185,7 +226,8 @@ def _check_members(keys: Keyspace, kind: str, key: bytes, report: Report, repair
             report.add(_by_hand("corrupt", to_text(key), f"cannot be read: {page}"))
             return
         cursor, members = page
-        yield from _check([(keys, kind, member, b"") for member in members], report, repair)
+        things = [(keys, kind, member, b"") if of is None else (keys, kind, of, member) for member in members]
+        yield from _check(things, report, repair)
         if cursor == b"0":
             return
 

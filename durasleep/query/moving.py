@@ -46,6 +46,8 @@ class Survey:
     """Keys that the new namespace makes itself: those of limits, indexes and counters, and the partition of each."""
     own: list[str] = field(default_factory=list[str])
     """Keys of ``ctx.key`` and ``app.key``, the first thousand."""
+    others: list[str] = field(default_factory=list[str])
+    """Keys of promises and schedules of Resonate's protocol, the first thousand."""
     refused: list[str] = field(default_factory=list[str])
     """Ids that the new namespace cannot take, the first thousand."""
 
@@ -104,6 +106,8 @@ def _note_key(found: Survey, keyspaces: Keyspaces, key: bytes) -> None:
         keys, name = ours
         if name.startswith(b"own:") and len(found.own) < LISTED_MAX:
             found.own.append(to_text(key))
+        elif name.startswith((b"r:promise:", b"r:schedule:")) and len(found.others) < LISTED_MAX:
+            found.others.append(to_text(key))
         elif name.startswith(b"queue:"):
             found.queues.append((keys, key))
         elif name.startswith(b"group:"):

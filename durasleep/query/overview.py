@@ -16,7 +16,7 @@ from durasleep.model import PRIORITIES, group_of, priority_of, worker_of
 from durasleep.protocol import groups as pauses
 from durasleep.protocol import overview, server
 from durasleep.protocol.command import Plan, to_text
-from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.overview import BeatingWorker, RawOverview, RawQueue
 from durasleep.protocol.slots import Location
@@ -43,7 +43,8 @@ class WorkerLoad:
     running: int
     """Executions that it holds now; sleepers are no load."""
     slots: int | None
-    """How many it runs at a time; None if it is of an earlier version, which does not say."""
+    """How many it runs at a time; None if it does not say: it is of an earlier version, or it speaks
+    HTTP and asks for one after the other."""
     beat_ms: int
     """Its last heartbeat, in ms since 1970."""
     partitions: list[int]
@@ -326,7 +327,11 @@ def _partition(number: int, place: Location, part: RawOverview | None) -> Partit
 
 def _alive(part: RawOverview) -> list[BeatingWorker]:
     """In both directions: the server's clock may have been set back."""
-    return [worker for worker in part.workers if abs(part.now_ms - worker.beat_ms) <= _GONE_MS]
+    return [
+        worker
+        for worker in part.workers
+        if abs(part.now_ms - worker.beat_ms) <= max(_GONE_MS, LIMIT["beats_missed"] * worker.between_ms)
+    ]
 
 
 def _groups(parts: dict[int, RawOverview]) -> list[GroupLoad]:
@@ -368,13 +373,15 @@ def _level(priority: int, queues: Iterable[tuple[RawOverview, RawQueue]]) -> Que
 
 
 def _workers(group: str, parts: dict[int, RawOverview]) -> list[WorkerLoad]:
-    """Two processes of one name are two workers."""
+    """Two processes of one name are two workers; of those over HTTP only the name is known."""
     found: dict[str, WorkerLoad] = {}
     for consumer, number, worker, running in _seen(group, parts):
-        before = found.get(consumer)
+        name = consumer.partition("/")[0]
+        known_as = name if worker.is_http else consumer
+        before = found.get(known_as)
         if before is None:
-            found[consumer] = WorkerLoad(
-                name=consumer.partition("/")[0],
+            found[known_as] = WorkerLoad(
+                name=name,
                 group=group,
                 process=worker.info,
                 running=running,
@@ -382,17 +389,17 @@ def _workers(group: str, parts: dict[int, RawOverview]) -> list[WorkerLoad]:
                 beat_ms=worker.beat_ms,
                 partitions=[number],
                 lost_threads=worker.lost_threads,
-                is_leaving=not worker.functions,
+                is_leaving=not (worker.functions or worker.is_http),
                 knows_pause=pauses.PAUSE in worker.knows.split(),
                 blocked_s=worker.blocked_ms / 1000,
             )
         else:
-            found[consumer] = replace(
+            found[known_as] = replace(
                 before,
                 running=before.running + running,
                 beat_ms=max(before.beat_ms, worker.beat_ms),
                 blocked_s=max(before.blocked_s, worker.blocked_ms / 1000),
-                partitions=[*before.partitions, number],
+                partitions=sorted({*before.partitions, number}),
                 is_leaving=before.is_leaving and not worker.functions,  # it leaves one partition, and serves others
             )
     return sorted(found.values(), key=lambda worker: (worker.name, worker.process))

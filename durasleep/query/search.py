@@ -237,6 +237,11 @@ class Search:
         """Whether everything has been searched and shown."""
         return self._sources == [] and not self._unread and not self._ahead
 
+    @property
+    def seen(self) -> int:
+        """How many executions it remembers, so that it shows none twice."""
+        return len(self._dues)
+
     def again(self) -> bool:
         """Search everything once more, for executions not shown yet; false if the last search showed nothing."""
         if len(self._shown) == self._shown_before:

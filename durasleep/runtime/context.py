@@ -387,11 +387,14 @@ class Context(ChannelCalls):
             first, second = await asyncio.gather(ctx.rpc(render, 1), ctx.rpc(render, 2, target="gpu"))
 
         With an ``id``, the call attaches to the execution with this id, which outlives this workflow. Stuck if that is
-        this workflow itself, or the root of its family: they would wait for each other. ``target`` says who runs it, a
-        group or ``"poll://uni@group/worker"``; by default it is the queue of this workflow. Raises the error of the
-        execution, Canceled, or TimedOut when ``timeout`` (seconds, a timedelta, or text such as ``"1h30m"``) has
-        passed. UsageError for arguments that do not fit ``fn``. If its parameters have these names, or for more
-        options, use ``options``.
+        this workflow itself, or the root of its family: they would wait for each other. ``target`` says who runs it: a
+        group, as ``"gpu"`` or ``"poll://any@gpu"``, or ``"poll://uni@group/worker"``; by default it is the queue of
+        this workflow. The functions of a group that ``durasleep serve --bridge`` names live in another language; call
+        them by name, with arguments that are plain JSON.
+
+        Raises the error of the execution, Canceled, or TimedOut when ``timeout`` (seconds, a timedelta, or text such as
+        ``"1h30m"``) has passed. UsageError for arguments that do not fit ``fn``. If its parameters have these names, or
+        for more options, use ``options``.
         """
         return self._rpc(fn, args, kwargs, _ChildOptions.of(id, target, timeout))
 

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -91,6 +91,12 @@ def _check(definition: Definition, args: Sequence[Any], kwargs: dict[str, Any], 
     fits_always = check_call(definition.fn, args, kwargs, skip_first=skip_first)
     if fits_always and not kwargs and len(definition.fitting) < _FITTING_MAX:
         definition.fitting.add(tuple(map(type, args)))
+
+
+def fingerprint_of(names: Iterable[str]) -> str:
+    """Eight characters that are the same for the same names."""
+    digest = hashlib.blake2s("\n\n".join(sorted(names)).encode(), digest_size=6).digest()
+    return base64.urlsafe_b64encode(digest).decode()
 
 
 class Registry:
@@ -203,8 +209,7 @@ class Registry:
         if not self._fingerprint:
             versions = tuple(self._versions)  # copied in one step, because the heartbeat reads it from its own thread
             names = [*self._definitions, *[f"{name}\n{version}" for name, version in versions]]
-            digest = hashlib.blake2s("\n\n".join(sorted(names)).encode(), digest_size=6).digest()
-            self._fingerprint = base64.urlsafe_b64encode(digest).decode()
+            self._fingerprint = fingerprint_of(names)
         return self._fingerprint
 
     def declared(self) -> dict[str, Declared]:
@@ -214,6 +219,10 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """All names, in the order of their registration."""
         return tuple(self._definitions)
+
+    def described(self) -> str:
+        """The same for people."""
+        return ", ".join(self.names()) or "no functions"
 
     def _add(self, definition: Definition) -> None:
         self._fingerprint = ""

@@ -19,7 +19,7 @@ from durasleep.transport.reply_errors import refusal
 
 T = TypeVar("T")
 
-_FEATURES = frozenset((versions.FLOW, versions.CHANNELS, groups.PAUSE))
+_FEATURES = frozenset((versions.FLOW, versions.CHANNELS, versions.RESONATE, groups.PAUSE))
 """The features that this version knows. A namespace that needs another one is not served. ``features`` in its meta hash
 has their names, separated by spaces. Each worker reports those that it knows, so that none is used too early."""
 

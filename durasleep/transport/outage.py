@@ -19,7 +19,8 @@ class Outage:
     Any thread may use it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, who: str = "this worker") -> None:
+        self._who = who
         self._began_s: float | None = None
         self._said_s: dict[type[Exception], float] = {}
 
@@ -32,10 +33,10 @@ class Outage:
             self._began_s = now_s
         if now_s - self._said_s.get(type(problem), -SAID_S) >= SAID_S:
             self._said_s[type(problem)] = now_s
-            logger.error("%s: this worker waits, nothing is lost", problem)
+            logger.error("%s: %s waits, nothing is lost", problem, self._who)
 
     def recovered(self) -> None:
         """Redis serves us again; logged if the outage was."""
         began_s, self._began_s = self._began_s, None
         if began_s is not None and max(self._said_s.values(), default=0.0) >= began_s:
-            logger.warning("Redis serves this worker again, after %.1f s", time.monotonic() - began_s)
+            logger.warning("Redis serves %s again, after %.1f s", self._who, time.monotonic() - began_s)

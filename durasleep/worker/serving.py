@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from durasleep.codec import Codec
 from durasleep.observe.meter import Meter
 from durasleep.protocol import command, membership, server
 from durasleep.protocol.command import Command
@@ -16,7 +17,7 @@ from durasleep.protocol.timers import Fired
 from durasleep.settings import Settings
 from durasleep.transport.server_clock import monotonic_us
 from durasleep.transport.store import Store
-from durasleep.worker.execution.executor import Executor
+from durasleep.worker.execution.holder import Holder
 from durasleep.worker.loops.hint_listener import HintListener
 from durasleep.worker.loops.janitor import Janitor
 from durasleep.worker.loops.reaper import Reaper
@@ -58,21 +59,21 @@ class Serving:
         store: Store,
         incoming: Store,
         keys: Keyspace,
-        executor: Executor,
+        executor: Holder,
         *,
         consumer: str,
         group: str,
         settings: Settings,
         client_id: Callable[[], int],
-        encode_error: Callable[[BaseException], bytes],
+        codec: Codec,
         begin: Begin,
         reading_turns: Turns,
         firing_turns: Turns,
         meter: Meter | None = None,
         fires_only: bool = False,
     ) -> None:
-        """``client_id`` is that of the connection on which this worker sends its heartbeats; ``encode_error`` makes the
-        payload of a call to another partition that was refused there. A worker that ``fires_only`` takes no executions.
+        """``client_id`` is that of the connection on which this worker sends its heartbeats; ``codec`` reads and
+        writes what is told to other partitions. A worker that ``fires_only`` takes no executions.
         """
         self._fires_only = fires_only
         self.keys = keys
@@ -87,7 +88,7 @@ class Serving:
         self._looping: list[asyncio.Task[None]] = []
         self._clock = store.clock(keys)
         self.schedules = Schedules(store, keys, self._find_schedules)
-        self.relay = Relay(incoming, keys, encode_error)
+        self.relay = Relay(incoming, keys, codec)
         found = (self.schedules.note_due, self.relay.take, firing_turns, self._room_for_schedules)
         self.firer = TimerFirer(incoming, keys, settings, *found, meter=meter)
         turns = None if keys.partitions == 1 else reading_turns

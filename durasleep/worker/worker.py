@@ -47,6 +47,7 @@ from durasleep.transport.outage import Outage
 from durasleep.transport.reply_errors import is_of_moving_slot
 from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor
+from durasleep.worker.execution.holder import Holder, MakeHolder, Surroundings
 from durasleep.worker.execution.jam import Jam
 from durasleep.worker.execution.threads import post
 from durasleep.worker.loops.declaring import Declaring
@@ -115,9 +116,12 @@ class Worker:
         declare: Callable[[Store], Awaitable[None]] | None = None,
         telemetry: Telemetry | None = None,
         fires_only: bool = False,
+        make_holder: MakeHolder | None = None,
     ) -> None:
         """It serves these ``partitions`` only, or else its share of all of them. ``declare`` puts its schedules. If it
         ``fires_only``, it keeps the timers of all groups, and takes no executions. By default nothing is counted.
+        What ``make_holder`` makes takes its executions instead of an executor; then it has no ``concurrency`` of its
+        own.
         """
         self._telemetry = telemetry = telemetry or Telemetry()
         self._fires_only = fires_only
@@ -131,7 +135,7 @@ class Worker:
         # Two processes with one name never share a consumer.
         self._consumer = f"{self.name}/{secrets.token_hex(4)}"
         self._partitions = None if partitions is None else check_partitions(partitions)
-        self._concurrency = 0 if fires_only else concurrency
+        self._concurrency = 0 if fires_only or make_holder else concurrency
         self._lifespan, self._declare = lifespan, declare
         self._settings, self._registry, self._codec = settings, registry, codec
         self._store = Store(
@@ -139,21 +143,11 @@ class Worker:
         )
         # Firing and reading go on while commits are answered: a quarter more workflows a second.
         self._incoming = self._store.second_connection()
-        self._executor = Executor(
-            self._store,
-            self._incoming,
-            registry,
-            codec,
-            consumer=self._consumer,
-            concurrency=concurrency,
-            settings=settings,
-            overrides=overrides,
-            middleware=middleware,
-            on_used_up=self._leave_used_up,
-            on_full=self._unblock_readers,
-            require=self._require,
-            meter=telemetry.meter,
-        )
+        self._executor: Holder
+        if make_holder is None:
+            self._executor = self._make_executor(concurrency, overrides, middleware)
+        else:
+            self._executor = make_holder(self._surroundings())
         telemetry.know(registry.names(), self._executor.slots)
         self._declaring = Declaring(self._store, registry)
         self._reading_turns, self._firing_turns = [Turns(self._store.partitions.node_of) for _ in range(2)]
@@ -162,6 +156,34 @@ class Worker:
         self._jam, self._stop_asked, self._abort_asked = Jam(), asyncio.Event(), asyncio.Event()
         self.ready = asyncio.Event()
         """Set when the worker has sent its first heartbeat and reads."""
+
+    def _make_executor(self, concurrency: int, overrides: Overrides, middleware: Sequence[Middleware]) -> Executor:
+        return Executor(
+            self._store,
+            self._incoming,
+            self._registry,
+            self._codec,
+            consumer=self._consumer,
+            concurrency=concurrency,
+            settings=self._settings,
+            overrides=overrides,
+            middleware=middleware,
+            on_used_up=self._leave_used_up,
+            on_full=self._unblock_readers,
+            require=self._require,
+            meter=self._telemetry.meter,
+        )
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            self._store,
+            self._incoming,
+            self._consumer,
+            self._settings,
+            self._require,
+            self._unblock_readers,
+            self._telemetry.meter,
+        )
 
     @property
     def health_url(self) -> str | None:
@@ -291,11 +313,13 @@ class Worker:
         if self._sharing is not None:
             self._sharing.begin(self._begin_loop)
         declaring = self._begin_loop("declaring", self._declaring.run)
-        functions = ", ".join(self._registry.names()) or "no functions"
+        functions = self._registry.described()
         if self._fires_only:
             logger.info("worker %s is ready: it fires the timers of all groups, and runs no functions", self.name)
-        else:
+        elif isinstance(self._executor, Executor):
             logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
+        else:
+            logger.info("worker %s of group %s is ready: it passes executions on", self.name, self.group)
         self.health.note_joined()
         self.notify.ready()
         self.ready.set()
@@ -348,7 +372,7 @@ class Worker:
     def _functions_at(self, keys: Keyspace) -> str:
         """Which functions it has, for the others in this partition; empty where it does not stay."""
         stays = not self._stop_asked.is_set() and self._servings.stays(keys)
-        return self._registry.fingerprint if stays else ""
+        return self._executor.functions if stays else ""
 
     async def _beat_settled(self) -> None:
         if self._heartbeats is not None:
@@ -440,7 +464,7 @@ class Worker:
             group=self.group,
             settings=self._settings,
             client_id=lambda: 0 if self._heartbeats is None else self._heartbeats.client_id(keys),
-            encode_error=self._codec.encode_error,
+            codec=self._codec,
             begin=self._begin_loop,
             reading_turns=self._reading_turns,
             firing_turns=self._firing_turns,

@@ -19,6 +19,7 @@ from scripts.benchmarks import (
     fairness,
     fanout,
     find,
+    gateway,
     growth,
     idle,
     lateness,
@@ -29,6 +30,7 @@ from scripts.benchmarks import (
     nodes,
     priorities,
     recover,
+    resonate,
     rpc,
     scale,
     schedules,
@@ -83,6 +85,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "channels": channels,
     "dashboard": dashboard,
     "spans": spans,
+    "resonate": resonate,
+    "gateway": gateway,
 }
 
 

@@ -40,6 +40,11 @@ EXPECTED: dict[str, tuple[str, dict[str, int], str]] = {
     "growth": ("--timers 200 --base 100 --wake-ups 10 --lead 1.5", {"timers": 200}, "redis_ratio p50_ratio"),
     "month": ("--runs 1", {}, "fakeredis_best_s fakeredis_p50_s server_best_s server_p50_s"),
     "dashboard": ("--sleepers 50 --ended 5", {}, "overview_cpu_ms execution_cpu_ms"),
+    "gateway": (
+        "--count 3 --connections 2 --timers 3 --sleepers 3",
+        {"requests": 27, "messages_of_sleepers": 0, "early": 0},
+        "gateway_cpu_us server_cpu_us bare_cpu_us",
+    ),
     "startup": ("--rounds 1", {}, "import_ratio application_ratio worker_ratio help_ratio get_help_ratio"),
 }
 

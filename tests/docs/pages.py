@@ -22,7 +22,7 @@ PARSED = ("toml", "yaml", "json", "ini")
 RUN = ("python", "console", "sh")
 
 FOR_THE_NEXT_BLOCK = ("background", "tested by", "prints", "raises")
-ALONE = ("worker", "until", "stop", "kill", "server", "port")
+ALONE = ("worker", "until", "stop", "kill", "server", "port", "with")
 COMMENTS = (*FOR_THE_NEXT_BLOCK, *ALONE, "hidden")
 
 
@@ -105,7 +105,7 @@ def _refuse_unknown(text: str, regions: list[Region]) -> None:
 def _file_named_before(text: str) -> str | None:
     """The file that the next block is: the text before it ends in "`name.py`:"."""
     text = re.sub(r"<!--.*?-->\s*\Z", "", text, flags=re.DOTALL)
-    found = re.search(r"`([\w./-]+\.(?:py|toml|ya?ml|json|jsonl|ini|cfg|conf|txt|html|sh))`:\s*\Z", text)
+    found = re.search(r"`([\w./-]+\.(?:py|toml|ya?ml|json|jsonl|ini|cfg|conf|txt|html|sh|ts))`:\s*\Z", text)
     return found[1] if found else None
 
 

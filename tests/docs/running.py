@@ -21,6 +21,7 @@ import typer
 import yaml
 
 from durasleep.cli.app import app as cli
+from harness import sdks
 from harness.servers import free_port
 from tests.cli.terminal import PATIENCE_S, Terminal, wait_for
 from tests.docs.forking import FORWARDED_KILL
@@ -157,10 +158,27 @@ class Run:
                 self._started(comment).end(number)
             case "server" if comment.value == "none":
                 self._has_server, self._terminal = False, None
+            case "with" if comment.value == "resonate":
+                self._use_sdks()
             case "port":
                 self._ports[comment.value] = str(free_port())
             case _:
                 raise Wrong(comment.line, f"{comment.name} cannot be {comment.value!r}")
+
+    def _use_sdks(self) -> None:
+        """From here on ``python3.12`` and ``node`` have Resonate's SDKs."""
+        typescript, python = sdks.typescript(), sdks.python()
+        (self.directory / "node_modules").symlink_to(typescript.modules)
+        self._commands.mkdir()
+        for name, program in (("node", typescript.node), ("python3.12", python)):
+            command = self._commands / name  # no link: a Python in a virtual environment looks beside itself
+            command.write_text(f'#!/bin/sh\nexec {shlex.quote(str(program))} "$@"\n')
+            command.chmod(0o755)
+
+    @property
+    def _commands(self) -> Path:
+        """A folder of commands for this page alone."""
+        return self.directory.with_name(f"{self.directory.name}-commands")
 
     def _started(self, comment: Comment) -> Background:
         for one in reversed(self._background):
@@ -251,7 +269,7 @@ class Run:
     def _environment(self) -> dict[str, str]:
         if self._terminal is None:
             more = {"DURASLEEP_REDIS_URL": self._server()} if self._has_server else {}
-            path = (str(self.bin), str(Path(sys.executable).parent), os.environ["PATH"])
+            path = (str(self._commands), str(self.bin), str(Path(sys.executable).parent), os.environ["PATH"])
             more |= {"PATH": os.pathsep.join(path), "PYTEST_ADDOPTS": PYTEST_OPTIONS}
             self._terminal = Terminal(self.directory, COLUMNS="100", PYTHONUNBUFFERED="1", BROWSER="true", **more)
         return self._terminal.environment

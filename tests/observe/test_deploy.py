@@ -150,9 +150,9 @@ def test_the_commands_in_files_and_pages_are_commands() -> None:
     known: dict[str, Any] = cast("Any", get_command(commands)).commands
     files = [path for path in sorted(DEPLOY.rglob("*")) if path.is_file() and path.suffix != ".pyc"]
     found = [line for path in files for line in commands_of(path)]
-    assert len(found) == 6
+    assert len(found) == 7
     found += [line for path in PAGES for line in commands_of_page(path)]
-    assert len(found) == 9
+    assert len(found) == 10
     for _, command, *words in found:
         options = {name for parameter in known[command].params for name in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, words
@@ -172,12 +172,13 @@ def test_the_image_runs_as_nobody_special_under_tini() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
-def test_the_unit_is_one_of_systemd(tmp_path: Path) -> None:
-    text = (DEPLOY / "durasleep-worker.service").read_text()
+@pytest.mark.parametrize("name", ["durasleep-worker.service", "durasleep-gateway.service"])
+def test_the_unit_is_one_of_systemd(tmp_path: Path, name: str) -> None:
+    text = (DEPLOY / name).read_text()
     program = tmp_path / "durasleep"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    unit = tmp_path / "durasleep-worker.service"
+    unit = tmp_path / name
     unit.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={program}", text, flags=re.MULTILINE))
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     assert [line for line in done.stderr.splitlines() if unit.name in line] == []

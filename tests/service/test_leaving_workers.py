@@ -12,6 +12,7 @@ from durasleep import Durasleep
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
+from durasleep.worker.execution.executor import Executor
 from harness.servers import Server
 from tests.service.functions import loop_passage, nap, passage, sleeping_workflow, thread_passage
 from tests.service.workers import Effects, Workers, eventually, until
@@ -168,6 +169,7 @@ async def test_a_blocked_event_loop_keeps_its_lease(
 async def test_a_worker_leaves_while_what_it_held_has_just_ended(app: Durasleep, real_server: Server) -> None:
     """An ended execution is dropped in a callback, which must get a turn: since Python 3.12, gather gives it none."""
     executor = app.worker()._executor  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(executor, Executor)
     loading = executor._loading  # pyright: ignore[reportPrivateUsage]
     loaded: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
     loaded.add_done_callback(loading.discard)

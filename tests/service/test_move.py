@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from durasleep.client.carrier import Report
 from durasleep.client.client import store_of
 from durasleep.errors import SchemaMismatch, StoreUnavailable, UsageError
 from durasleep.model import PromiseId
-from durasleep.protocol import moving, promises, streams
+from durasleep.protocol import moving, promises, resonate, streams
 from durasleep.protocol.command import to_text
 from durasleep.protocol.keys import F, S, meta_key
 from durasleep.protocol.versions import CHANNELS
@@ -421,6 +422,20 @@ async def test_keys_of_users_are_left_only_if_they_say_so(removal: Removal, real
     await removal.move(PARTITIONS, leave_own_keys=True)
     assert client.get(key) == b"5"
     client.delete(key)
+
+
+async def test_promises_of_other_languages_are_left_only_if_they_say_so(removal: Removal) -> None:
+    old = removal.old()
+    await old.init()
+    store = await store_of(old)
+    data = {"id": "a", "timeoutAt": 1 << 50}
+    head = {"corrId": "", "version": resonate.VERSION}
+    body = json.dumps({"kind": "promise.create", "head": head, "data": data}).encode()
+    await store.call(resonate.rpc(store.keyspaces[0], body))
+    with pytest.raises(UsageError, match=r"r:promise:a: a move does not take promises of other languages along"):
+        await removal.move(PARTITIONS)
+    await old.search()  # it can be used
+    assert (await removal.move(PARTITIONS, leave_others=True)).moved == 0
 
 
 async def test_the_new_one_cannot_be_used_before_it_is_complete(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from durasleep.model import (
     State,
     StepResult,
 )
-from durasleep.protocol import commit
+from durasleep.protocol import commit, resonate
 from durasleep.protocol.commit import Lease
 from durasleep.settings import DEFAULTS
 from harness.servers import Server
@@ -355,3 +356,35 @@ async def test_messages_to_executions_that_wait_and_to_mailboxes(driver: Driver)
     await ended(driver, await driver.read(2 * COUNT))
     await driver.control("force", "a000")
     await driver.control("force", "p000")
+
+
+async def test_a_sleeper_of_another_language(driver: Driver) -> None:
+    """Of each request of an SDK, and of its timer; the first one is to let the server know the scripts."""
+    keys, target, far = driver.keys, {"resonate:target": "poll://any@w"}, 1 << 52
+    head = {"corrId": "c", "version": resonate.VERSION}
+
+    def asking(kind: str, **data: object) -> Callable[[], Awaitable[object]]:
+        body = json.dumps({"kind": kind, "head": head, "data": data}).encode()
+        return lambda: driver.store.call(resonate.rpc(keys, body))
+
+    def inner(kind: str, **data: object) -> dict[str, object]:
+        return {"kind": kind, "head": head, "data": data}
+
+    timer = {"id": "a:1", "timeoutAt": far, "param": {}, "tags": target | {"resonate:timer": "true"}}
+    wait = inner("promise.register_callback", awaited="a:1", awaiter="a")
+    await asking("promise.get", id="none")()
+    await driver.store.call(resonate.take(keys, ["poll://any@w"]))
+    begun = {**CALL, "zadd": 1}
+    got = {**begun, "hgetall": 1}
+    create = asking("promise.create", id="a", timeoutAt=far, param={}, tags=target)
+    assert await cost(driver, create) == {**got, "zadd": 3, "hset": 1, "zrange": 1, "xadd": 1}
+    assert await cost(driver, create) == got
+    took = await cost(driver, lambda: driver.store.call(resonate.take(keys, ["poll://any@w"])))
+    assert took == {**CALL, "zadd": 1, "zrem": 2, "xrange": 1, "hmget": 1, "zrange": 2, "xadd": 1}
+    acquire = asking("task.acquire", id="a", version=0, pid="p", ttl=60_000)
+    assert await cost(driver, acquire) == {**got, "hset": 1, "zadd": 2, "zrem": 1, "zrange": 1}
+    fence = asking("task.fence", id="a", version=1, action=inner("promise.create", **timer))
+    assert await cost(driver, fence) == {**got, "hmget": 1, "hset": 2, "zadd": 2, "zrange": 1}
+    suspend = asking("task.suspend", id="a", version=1, actions=[wait])
+    assert await cost(driver, suspend) == {**begun, "hmget": 2, "hset": 2, "hdel": 1, "zrem": 1}
+    await driver.redis.delete(*[name async for name in driver.redis.scan_iter(match=f"{keys.resonate}*")])

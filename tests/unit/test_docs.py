@@ -208,8 +208,11 @@ def test_every_finding_of_fsck_has_its_words_and_is_explained() -> None:
 
 
 def test_everything_that_fsck_checks_has_words() -> None:
-    script = (PACKAGE / "protocol" / "lua" / "fsck.lua").read_text()
-    assert CHECKED.keys() == set(re.findall(r"^ *function checks\.(\w+)", script, re.MULTILINE))
+    checks: set[str] = set()
+    for script, before in (("fsck", ""), ("resonate_fsck", "r:")):
+        text = (PACKAGE / "protocol" / "lua" / f"{script}.lua").read_text()
+        checks |= {f"{before}{name}" for name in re.findall(r"^ *function checks\.(\w+)", text, re.MULTILINE)}
+    assert CHECKED.keys() == checks
     assert counted({"entry": 1, "promise": 2_000}) == "2,000 executions and promises, 1 queue entry"
 
 

@@ -38,6 +38,10 @@ def move(
     leave_own_keys: Annotated[
         bool, typer.Option("--leave-own-keys", help="Move although there are keys of ctx.key, which stay behind.")
     ] = False,
+    leave_others: Annotated[
+        bool,
+        typer.Option("--leave-others", help="Move although there are promises of other languages, which stay behind."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Move it without asking.")] = False,
     min_replicas: ReplicasOption = None,
     fsync: FsyncOption = None,
@@ -57,7 +61,9 @@ def move(
     ends = (address.find_url(url).url, old, to, to_namespace or old)
 
     async def look() -> Survey:
-        async with between(*ends, partitions=partitions, leave_own_keys=leave_own_keys) as moving:
+        async with between(
+            *ends, partitions=partitions, leave_own_keys=leave_own_keys, leave_others=leave_others
+        ) as moving:
             found = await moving.survey()
         console.note(f"Move {moving}:")
         return found
@@ -68,6 +74,7 @@ def move(
                 *ends,
                 partitions=partitions,
                 leave_own_keys=leave_own_keys,
+                leave_others=leave_others,
                 min_replicas=min_replicas,
                 fsync=fsync,
                 on_progress=lambda report: spinner.show(f"moved {report.done:,} of {found.total:,}"),
@@ -97,6 +104,8 @@ def _preview(found: Survey) -> None:
         console.note(
             f"{len(found.own):,} key{'s' * (len(found.own) > 1)} of ctx.key stay{'s' * (len(found.own) == 1)} behind."
         )
+    if found.others:
+        console.note(f"{len(found.others):,} promises and schedules of other languages stay behind.")
 
 
 def _is_meant(yes: bool) -> bool:

@@ -59,6 +59,13 @@ CHECKED = {
     "waiters": ("set of waiters", "sets of waiters"),
     "member": ("listed worker", "listed workers"),
     "limit": ("limit", "limits"),
+    "r:promise": ("promise of other languages", "promises of other languages"),
+    "r:timer": ("timer of theirs", "timers of theirs"),
+    "r:queue": ("message for them", "messages for them"),
+    "r:settled": ("promise of theirs that will expire", "promises of theirs that will expire"),
+    "r:schedule": ("schedule of theirs", "schedules of theirs"),
+    "r:waiters": ("set of their waiters", "sets of their waiters"),
+    "r:branch": ("branch of theirs", "branches of theirs"),
     "expiring": ("key that expires", "keys that expire"),
     "key": ("other key", "other keys"),
 }

@@ -19,14 +19,7 @@ if repair == '1' then redis.call('ZREM', timers, '') end -- broken data may be r
 local STEP = 16 -- entries checked at a time, as in load
 local KEPT_MS = 90000 -- of a key that should expire, when its expiry is repaired
 
-local findings
-
-local function found(kind, id, text, mend)
-  if mend and repair == '1' then mend() end
-  for _, value in ipairs({ kind, id, text, mend and (repair == '1' and '1' or '0') or '' }) do
-    findings[#findings + 1] = value
-  end
-end
+-- @include found
 
 -- Whether the firer will come: this promise, one above it, or an ended run of either waits to be closed.
 local function is_closing(id)

@@ -111,7 +111,9 @@ local function note_member(name, beat)
   end
   local between_ms = tonumber(found[2] or '') or tonumber(beat_ms) or 0
   -- In both directions: before the server's clock was set back, their heartbeats had times that are now in the future.
-  if name < consumer and math.abs(now - tonumber(beat)) < LIMIT.beats_missed * between_ms then rank = rank + 1 end
+  -- Those without a connection (see lend.lua) fire nothing.
+  local is_fresh = math.abs(now - tonumber(beat)) < LIMIT.beats_missed * between_ms
+  if name < consumer and found[1] ~= '' and is_fresh then rank = rank + 1 end
   local n = #peers
   peers[n + 1], peers[n + 2], peers[n + 3], peers[n + 4] = name, int(tonumber(beat)), found[1], found[2] or ''
 end

@@ -1,7 +1,7 @@
 -- What one partition has, in numbers, for people and dashboards. It only reads, and of anything at most so much as they
 -- can use.
 -- Names of groups and of other queues follow: those of its workers are known here.
--- Answers: the time; workers, each as name, heartbeat and the fields of its hash; queues with entries, each as name,
+-- Answers: the time; workers, each as name, heartbeat, the fields of its hash, and "1" if it speaks HTTP; queues with entries, each as name,
 -- length, how many are pending, the id of the first that nobody has taken, and consumers with how many each has; the
 -- groups that are paused; limits, each as name, total, since when it is paused, slots in use, parked and waiting keys;
 -- then timers, those due soon, the next ones; schedules, the next one; halted, the first ones, those that may stand for
@@ -48,7 +48,7 @@ local function read_workers()
   local members = read('ZRANGE', workers, 0, tonumber(workers_max) - 1, 'REV', 'WITHSCORES') or {}
   for i = 1, #members, 2 do
     local key = worker_prefix .. members[i]
-    local v = read('HMGET', key, W.group, W.info, W.knows, W.beat_ms, W.functions, W.lost, W.slots, W.blocked)
+    local v = read('HMGET', key, W.group, W.info, W.knows, W.beat_ms, W.functions, W.lost, W.slots, W.blocked, W.client)
     if v and v[1] then
       ask_group(v[1])
       ask_queue(v[1] .. '/' .. string.match(members[i], '^[^/]+'))
@@ -63,6 +63,7 @@ local function read_workers()
         v[6] or '',
         v[7] or '',
         v[8] or '',
+        v[9] == '' and '1' or '',
       }
     end
   end

@@ -118,6 +118,11 @@ class Executor:
     # -- for the other loops
 
     @property
+    def functions(self) -> str:
+        """Which functions it has, see ``Registry.fingerprint``."""
+        return self._registry.fingerprint
+
+    @property
     def free(self) -> int:
         """Slots that are not in use, and that no lease waits for, or may wait for soon."""
         return max(0, self._slots - len(self._running) - len(self._waiting) - self._reading)

@@ -1,4 +1,4 @@
-"""The relay: carries what a firing finds from its partition to others, and the answers back.
+"""The relay: carries what a firing finds from its partition to others and to promises of Resonate, and answers back.
 
 It tries each once. What is lost comes again with the next firing of its timer, here or on another worker.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from durasleep.errors import DurasleepError, LimitFull, OtherFunction, StoreError
+from durasleep.codec import Codec
+from durasleep.codec import resonate as values
+from durasleep.errors import CorruptData, DurasleepError, LimitFull, OtherFunction, StoreError, UsageError
 from durasleep.model import Disposition, PromiseId, State
-from durasleep.protocol import foreign, journal
+from durasleep.protocol import bridge, foreign, journal, resonate
 from durasleep.protocol.command import Call
 from durasleep.protocol.foreign import Message, Question, Tell
 from durasleep.protocol.keys import Keyspace
@@ -31,11 +33,11 @@ class Relay:
     follows it.
     """
 
-    def __init__(self, store: Store, keys: Keyspace, encode_error: Callable[[BaseException], bytes]) -> None:
-        """``encode_error`` makes the payload of a call that was refused."""
+    def __init__(self, store: Store, keys: Keyspace, codec: Codec) -> None:
+        """``codec`` makes the payload of a call that was refused, and reads the ending that a promise gets."""
         self._store = store
         self._keys = keys
-        self._encode_error = encode_error
+        self._codec = codec
         self._to_ask: dict[int, dict[str, tuple[Question, float]]] = {}
         """For each partition what is to be asked there, by the entry that asks, and since when it waits here."""
         self._to_tell: dict[int, dict[tuple[str, str], Tell]] = {}
@@ -52,9 +54,15 @@ class Relay:
             self._to_ask.setdefault(there, {})[ask.entry_id] = ask, now
         for tell in tells:
             for waiter in tell.waiters:
-                there = int(waiter.partition(" ")[0])
+                there = self._partition_of(waiter)
                 self._to_tell.setdefault(there, {})[tell.id, waiter] = tell
         self._begin()
+
+    def _partition_of(self, waiter: str) -> int:
+        """Where it waits. The promises of Resonate may have been moved since."""
+        if (promise_id := bridge.waiting_promise(waiter)) is not None:
+            return resonate.keys_of(self._store.keyspaces, promise_id).partition
+        return int(waiter.partition(" ")[0])
 
     def _begin(self) -> None:
         for there in {*self._to_ask, *self._to_tell} - self._tasks.keys():
@@ -123,23 +131,32 @@ class Relay:
             return foreign.hear(self._keys, *entry, child_id, heard.state, heard.value)
         if isinstance(answer, StoreError):
             return None
-        value = b"" if isinstance(answer, OtherFunction) else self._encode_error(answer)
+        value = b"" if isinstance(answer, OtherFunction) else self._codec.encode_error(answer)
         return foreign.hear(self._keys, *entry, child_id, State.REJECTED, value, is_refused=True)
 
     async def _tell(self, there: Keyspace, told: list[tuple[Tell, str]]) -> None:
         large = {tell.id for tell, _ in told if tell.value is None}
-        values = dict(
+        large_values = dict(
             zip(large, await self._store.ask([journal.read_value(self._keys, id) for id in large]), strict=True)
         )
         calls: list[Call] = []
         heard: list[tuple[PromiseId, str]] = []
+        promises: list[tuple[Tell, str, str, bytes]] = []
         for tell, waiter in told:
-            value = values[tell.id] if tell.value is None else tell.value
-            if isinstance(value, bytes):
-                _, incarnation, entry_id = waiter.split(" ", 2)
+            value = large_values[tell.id] if tell.value is None else tell.value
+            if not isinstance(value, bytes):
+                continue
+            _, incarnation, entry_id = waiter.split(" ", 2)
+            if (promise_id := bridge.waiting_promise(waiter)) is not None:
+                promises.append((tell, waiter, promise_id, value))
+            else:
                 calls.append(foreign.hear(there, entry_id, incarnation, tell.id, tell.state, value))
                 heard.append((tell.id, waiter))
         answers = await self._store.ask(calls)
+        if promises:
+            heard_too = await self._settle_promises(there, promises)
+            heard += heard_too
+            answers += [True] * len(heard_too)
         await self._store.ask(
             [
                 foreign.told(self._keys, id, waiter)
@@ -147,3 +164,49 @@ class Relay:
                 if not isinstance(answer, DurasleepError)
             ]
         )
+
+    async def _settle_promises(
+        self, there: Keyspace, ended: list[tuple[Tell, str, str, bytes]]
+    ) -> list[tuple[PromiseId, str]]:
+        """Settle promises of Resonate as their executions have ended; returns who has heard. A promise that is gone, or
+        stands for something else, needs to hear nothing. An ending that our codec cannot read is left to a gateway.
+        """
+        found = await self._store.ask([resonate.rpc(there, bridge.get(promise_id)) for *_, promise_id, _ in ended])
+        heard: list[tuple[PromiseId, str]] = []
+        calls: list[Call] = []
+        settling: list[tuple[PromiseId, str, str]] = []
+        unread: list[tuple[str, CorruptData]] = []
+        for (tell, waiter, promise_id, value), answer in zip(ended, found, strict=True):
+            if isinstance(answer, DurasleepError):
+                continue
+            try:
+                promise: bridge.Promise | None = bridge.answer_of(answer)[1].get("promise")
+            except StoreError:
+                continue
+            except UsageError:  # no promise has such an id
+                promise = None
+            if not promise or promise["state"] != "pending" or not bridge.belongs(promise, tell.id, tell.incarnation):
+                heard.append((tell.id, waiter))
+                continue
+            try:
+                ending = values.encode_ending(self._codec, tell.id, tell.state, value)
+            except CorruptData as problem:
+                if bridge.is_inward(promise):
+                    unread.append((promise_id, problem))
+                    continue
+                ending = "rejected", values.encode_error(problem)  # nobody waits for it
+            calls.append(resonate.rpc(there, bridge.settle(promise_id, *ending)))
+            settling.append((tell.id, waiter, promise_id))
+        if unread:
+            which, why = unread[0]
+            logger.warning(
+                "%d endings that cannot be read here, the first of %s, are left to a gateway: %s",
+                len(unread),
+                which,
+                why,
+            )
+            await self._store.ask([resonate.keep_telling(there, promise_id) for promise_id, _ in unread])
+        answers = await self._store.ask(calls)
+        done = [one for one, answer in zip(settling, answers, strict=True) if bridge.has_done(answer)]
+        await self._store.ask([resonate.carried(there, promise_id) for *_, promise_id in done])
+        return heard + [(id, waiter) for id, waiter, _ in done]

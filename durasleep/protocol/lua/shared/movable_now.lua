@@ -1,7 +1,7 @@
 -- @include int
 -- For tests: the server's time, moved by the milliseconds in `clock`, or standing still at the instant after `=`.
 local clock = redis.call('TIME')
-local says = redis.call('GET', (string.gsub(timers, 'timers$', 'clock'))) or '0'
+local says = redis.call('GET', string.match(timers, '^{[^}]*}:') .. 'clock') or '0'
 local moved = tonumber(says)
 if not moved then
   clock = { 0, 0 }

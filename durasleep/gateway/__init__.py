@@ -1,0 +1,1 @@
+"""`durasleep serve`: workers and callers in other languages, by HTTP."""

@@ -1,0 +1,11 @@
+-- @include resonate/store
+-- @include resonate/timer
+-- @include resonate/queue
+-- @include resonate/retention
+-- All that has changed is written at the end: a request with an error has changed nothing.
+local function at_end()
+  store.save()
+  queue.write()
+  retention.write()
+  timer.write()
+end

@@ -1,0 +1,1 @@
+local own_prefix, timers = unpack(KEYS)

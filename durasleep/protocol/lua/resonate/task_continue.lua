@@ -1,0 +1,9 @@
+return function(data)
+  local wrong_data = check.wrong(data, 'id', check.name)
+  if wrong_data then return reply.bad(wrong_data) end
+  local record = promises.touch(data.id)
+  if not record or not record[R.task] then return reply.refused(404, 'Task not found') end
+  if record[R.task] ~= 'h' then return reply.refused(409, 'Task is not halted') end
+  lease.release(record)
+  return 200, '{}'
+end

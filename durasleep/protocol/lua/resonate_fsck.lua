@@ -1,0 +1,244 @@
+-- Checks one thing of Resonate's protocol at this instant; with `repair` it repairs what needs no guess.
+-- `what` is promise, timer, queue (member `at` of queue `name`), settled (a member of it), schedule, waiters or branch.
+-- Answers as fsck.lua. A branch is checked in pages.
+-- @include resonate/keys
+local repair, now_ms = unpack(ARGV, 1, 2)
+-- @include resonate/clock
+-- @include each_item
+-- @include resonate/promises
+-- @include resonate/branches
+-- @include resonate/lease
+-- @include resonate/schedules
+-- @include resonate/at_end
+-- @include found
+if repair == '1' then redis.call('ZREM', timers, '') end -- broken data may be repaired on a full Redis
+
+local checks = {}
+local TASKS = { p = true, a = true, s = true, h = true, f = true }
+
+local function is_armed(member)
+  return redis.call('ZSCORE', timers, member)
+end
+
+local function check_deadline(record)
+  local due = math.min(tonumber(record[R.timeout]), LIMIT.due_ms_max)
+  local score = is_armed('p' .. record.id)
+  if score and tonumber(score) == due then return end
+  local text = score and 'has a timer at another time than its deadline' or 'has a deadline, but no timer'
+  found(score and 'mistimed' or 'untimed', record.id, text, function()
+    timer.arm('p' .. record.id, due)
+  end)
+end
+
+local function is_queued(record)
+  local key = own_prefix .. 'queue:' .. (queue.address_of(record[R.target]))
+  return redis.call('ZSCORE', key, record.id)
+end
+
+-- What it waits for is pending, and knows it: else nobody wakes it.
+local function check_awaits(record)
+  local awaits = record[R.awaits]
+  if not awaits then return false end
+  local id = string.sub(awaits, 1, 1) == '+' and record.id .. string.sub(awaits, 2) or awaits
+  local awaited = store.load(id)
+  if not awaited then return tags.root_of(id) ~= tags.root_of(record.id) end -- it may be in another partition
+  if not store.is_pending(awaited) then return is_armed('r' .. id) end
+  local waiter, field = 'c' .. record.id, awaited[R.waiters] or ''
+  if field == WORD.many then return redis.call('SISMEMBER', waiters.key(id), waiter) == 1 end
+  return string.find('\0' .. field, '\0' .. waiter .. '\0', 1, true)
+end
+
+local tasks = {}
+
+function tasks.p(record)
+  if record[R.kind] == 'm' or is_queued(record) or is_armed('t' .. record.id) then return end
+  found('unqueued', record.id, 'has a pending task, but no message says so', function()
+    queue.send(record)
+  end)
+end
+
+function tasks.a(record)
+  if not record[R.pid] or not tonumber(record[R.ttl] or '') then
+    found('corrupt', record.id, 'has an acquired task that nobody holds', function()
+      lease.release(record)
+    end)
+  elseif not is_armed('t' .. record.id) then
+    found('untimed', record.id, 'has an acquired task, but its lease does not end', function()
+      timer.arm('t' .. record.id, now + tonumber(record[R.ttl]))
+    end)
+  end
+end
+
+function tasks.s(record)
+  if check_awaits(record) then return end
+  found('stuck', record.id, 'sleeps, but nothing it waits for wakes it', function()
+    lease.release(record)
+  end)
+end
+
+function tasks.h() end
+
+function tasks.f(record)
+  found('corrupt', record.id, 'is pending, but its task is fulfilled')
+end
+
+local function check_pending(record)
+  if store.is_by_itself(record) then check_deadline(record) end
+  if (record[R.target] ~= nil) ~= (record[R.task] ~= nil) then
+    found('corrupt', record.id, 'has a target without a task, or a task without a target')
+  elseif record[R.task] then
+    tasks[record[R.task]](record)
+  end
+  local counted = record[R.counted]
+  local root = counted and (counted == '1' and tags.root_of(record.id) or counted)
+  if root and not store.load(root) then
+    found('orphan', record.id, 'is pending, but its root ' .. root .. ' is gone', function()
+      store.put(record, R.counted, false)
+    end)
+  end
+end
+
+local function check_settled(record)
+  if store.is_by_itself(record) and not redis.call('ZSCORE', own_prefix .. 'settled', record.id) then
+    found('kept', record.id, 'has settled, but is kept for ever', function()
+      retention.keep(record, tonumber(record[R.settled]))
+    end)
+  end
+  if record[R.task] and record[R.task] ~= 'f' then
+    found('corrupt', record.id, 'has settled, but its task is not fulfilled', function()
+      promises.end_task(record)
+    end)
+  end
+  if record[R.waiters] and not is_armed('r' .. record.id) then
+    found('untold', record.id, 'has settled, but not all who wait for it were told', function()
+      if record[R.waiters] == WORD.many then return timer.arm('r' .. record.id, now) end
+      for waiter in string.gmatch(record[R.waiters], '[^%z]+') do
+        promises.notify(record, waiter)
+      end
+      store.put(record, R.waiters, false)
+    end)
+  end
+end
+
+function checks.promise(id)
+  local record = store.load_whole(id)
+  if not record then return '' end
+  local is_ours = tonumber(record[R.timeout] or '') and tonumber(record[R.created] or '')
+  if not is_ours or not TASKS[record[R.task] or 'p'] or not render.STATE[record[R.state]] then
+    found('corrupt', id, 'is not a promise of ours')
+  elseif store.is_pending(record) then
+    check_pending(record)
+  elseif not tonumber(record[R.settled] or '') then
+    found('corrupt', id, 'has settled, but nothing says when')
+  else
+    check_settled(record)
+  end
+  return ''
+end
+
+-- What a timer is for; nil if there is nothing.
+local function is_needed(what, id)
+  if what == 'c' then return redis.call('EXISTS', schedules.key(id)) == 1 end
+  if what == 'x' then return string.find(id, '%z') end
+  local record = store.load(id)
+  if what == 'p' then return record and store.is_pending(record) end
+  if what == 't' then return record and (record[R.task] == 'p' or record[R.task] == 'a') end
+  if what == 'r' then return record and record[R.waiters] and not store.is_pending(record) end
+end
+
+function checks.timer(member)
+  if is_armed(member) and not is_needed(string.sub(member, 1, 1), string.sub(member, 2)) then
+    found('timer', member, 'is a timer that nothing needs', function()
+      timer.disarm(member)
+    end)
+  end
+  return ''
+end
+
+function checks.queue(address, id)
+  local key = own_prefix .. 'queue:' .. address
+  if not redis.call('ZSCORE', key, id) then return '' end
+  local record = store.load(id)
+  local is_fit = record and (queue.is_ours(address) or record[R.task] == 'p')
+  if not is_fit then
+    found('entry', address .. ' ' .. id, 'is in a queue, but its task is not pending', function()
+      redis.call('ZREM', key, id)
+    end)
+  end
+  return ''
+end
+
+function checks.settled(id)
+  local key = own_prefix .. 'settled'
+  local record = store.load(id)
+  if redis.call('ZSCORE', key, id) and not (record and not store.is_pending(record)) then
+    found('entry', id, 'is to be removed some time, but has not settled', function()
+      redis.call('ZREM', key, id)
+    end)
+  end
+  return ''
+end
+
+function checks.schedule(id)
+  local schedule = schedules.load(id)
+  if not schedule then return '' end
+  if not tonumber(schedule[RS.due] or '') or not schedule[RS.cron] then
+    found('corrupt', id, 'is not a schedule of ours')
+  elseif not is_armed('c' .. id) then
+    found('untimed', id, 'is a schedule without a timer', function()
+      timer.arm('c' .. id, tonumber(schedule[RS.due]))
+    end)
+  end
+  return ''
+end
+
+function checks.waiters(id)
+  local record = store.load(id)
+  if redis.call('EXISTS', waiters.key(id)) == 1 and not (record and record[R.waiters] == WORD.many) then
+    found('waiters', id, 'has a set of waiters that it does not know', function()
+      redis.call('UNLINK', waiters.key(id))
+    end)
+  end
+  return ''
+end
+
+-- A promise that goes with its branch, and whose branch is gone, would stay for ever.
+local function stand_alone(record)
+  store.put(record, R.kind, 'a')
+  if store.is_pending(record) then
+    timer.arm('p' .. record.id, tonumber(record[R.timeout]))
+  else
+    retention.keep(record, tonumber(record[R.settled]))
+  end
+end
+
+function checks.branch(id, at)
+  local key = branches.key(id)
+  local page = redis.call('SSCAN', key, at == '' and '0' or at, 'COUNT', 16)
+  local is_there = store.load(id)
+  for _, member in ipairs(page[2]) do
+    local record = store.load(member)
+    if not record then
+      found('entry', id .. ' ' .. member, 'is listed in a branch, but gone', function()
+        redis.call('SREM', key, member)
+      end)
+    elseif not is_there and not store.is_by_itself(record) then
+      found('kept', member, 'goes with its branch, which is gone', function()
+        stand_alone(record)
+      end)
+    end
+  end
+  return page[1] ~= '0' and page[1] or ''
+end
+
+local function check(item)
+  local what, name, at = unpack(ARGV, item + 1, item + 3)
+  if not checks[what] then error('INVALID check ' .. what, 0) end
+  findings = {}
+  local next_at = checks[what](name, at)
+  return { next_at, unpack(findings) }
+end
+
+local answers = each_item(3, check)
+at_end()
+return answers

@@ -1,0 +1,91 @@
+-- Takes messages for some addresses, at most `limit` for each. A message may be lost on its way: whoever does not hear of
+-- a task for a while is told again, and whoever waits for a promise asks for it again.
+-- Answers for each address its messages, each as the preferred process, empty if there is none, and its JSON.
+-- @include resonate/keys
+local limit, now_ms = unpack(ARGV, 1, 2)
+local RETRY_MS = 30000
+local OURS_RETRY_MS = 5000 -- until what was not carried is taken again
+-- @include resonate/clock
+-- @include resonate/promises
+-- @include resonate/render
+-- @include resonate/at_end
+
+local bytes_left = LIMIT.call_bytes_max -- that this call may still answer; what is left is for the next one
+
+-- Whether that is all for now; then somebody should ask again.
+local function is_enough()
+  if bytes_left > 0 then return false end
+  timer.must_wake = true
+  return true
+end
+
+local function add(messages, preferred, text)
+  bytes_left = bytes_left - #text
+  messages[#messages + 1], messages[#messages + 2] = preferred, text
+end
+
+-- What has settled, for those who listen.
+local function take_unblocks(address, messages)
+  local key = own_prefix .. 'inbox:' .. address
+  local entries = redis.call('XRANGE', key, '-', '+', 'COUNT', limit)
+  for _, entry in ipairs(entries) do
+    if is_enough() then return end
+    redis.call('XDEL', key, entry[1])
+    local record = store.load_whole(entry[2][2])
+    if record then
+      add(
+        messages,
+        entry[2][4] or '',
+        '{"kind":"unblock","head":{},"data":{"promise":' .. render.promise(record) .. '}}'
+      )
+    end
+  end
+end
+
+-- Tasks that are ready.
+local function take_executes(address, messages)
+  local key = own_prefix .. 'queue:' .. address
+  local found = redis.call('ZRANGE', key, 0, tonumber(limit) - 1)
+  in_chunks(found, 'ZREM', key)
+  for _, id in ipairs(found) do
+    local record = store.load(id)
+    if record and record[R.task] == 'p' and store.is_pending(record) then
+      local _, preferred = queue.address_of(record[R.target])
+      timer.arm('t' .. record.id, now + RETRY_MS)
+      local version = record[R.version] or '0'
+      local task = '{"id":' .. json.quoted(record.id) .. ',"version":' .. version .. '}'
+      add(messages, preferred, '{"kind":"execute","head":{},"data":{"task":' .. task .. '}}')
+    end
+  end
+end
+
+-- Promises that have something to tell durasleep itself. They stay, and others take them when they were not carried.
+local function take_ours(messages)
+  local key = own_prefix .. 'queue:' .. queue.OURS
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now_text, 'LIMIT', 0, limit)) do
+    if is_enough() then return end
+    local record = promises.touch_whole(id)
+    if record then
+      redis.call('ZADD', key, int(now + OURS_RETRY_MS), id)
+      local task = record[R.task] and ',"task":' .. render.task(record) or ''
+      add(messages, '', '{"promise":' .. render.promise(record) .. task .. '}')
+    else
+      redis.call('ZREM', key, id)
+    end
+  end
+end
+
+redis.call('ZREM', timers, '') -- it goes on while Redis is full
+local answers = {}
+for i = 3, #ARGV do
+  local messages = {}
+  if ARGV[i] == queue.OURS then
+    take_ours(messages)
+  else
+    take_unblocks(ARGV[i], messages)
+    take_executes(ARGV[i], messages)
+  end
+  answers[#answers + 1] = messages
+end
+at_end()
+return answers
