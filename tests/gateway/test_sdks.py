@@ -187,7 +187,7 @@ async def test_a_connector_refuses_a_namespace_with_several_partitions(
     async with in_typescript("without_gateway", *asked) as typed, in_python("without_gateway", *asked) as other:
         why = "the namespace has 2 partitions: this needs one"
         await typed.line(f"Error: {why}")
-        await other.line(f"background task failed: connector error: {why}")
+        await other.line(f"ValueError: {why}")
 
 
 @pytest.mark.parametrize(

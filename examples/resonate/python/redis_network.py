@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import redis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -28,15 +29,19 @@ LATE_MS = 5  # a gateway that looks on time makes what is due of schedules
 
 
 class RedisNetwork:
-    """The ``Network`` and the ``Source`` of the SDK. The namespace must have one partition."""
+    """The ``Network`` and the ``Source`` of the SDK. ValueError if the namespace has not one partition."""
 
     def __init__(self, url: str, *, scripts: str, group: str = "default", namespace: str = "durasleep") -> None:
+        with redis.from_url(url, decode_responses=True) as asked:
+            partitions = asked.hget(f"{{{namespace}}}:meta", "partitions")
+        if partitions != "1":
+            raise ValueError(f"the namespace has {partitions} partitions: this needs one")
         patience = Retry(ExponentialBackoff(cap=1), 10)  # some seconds, as a gateway has
         pool = BlockingConnectionPool.from_url(
             url, max_connections=16, timeout=None, socket_timeout=10, decode_responses=True, retry=patience
         )
         self._redis = Redis(connection_pool=pool)
-        self._meta, self._own = f"{{{namespace}}}:meta", f"{{{namespace}:0}}:r:"
+        self._own = f"{{{namespace}:0}}:r:"
         names = ("rpc", "tick", "take", "retain")
         self._scripts = {
             name: self._redis.register_script(Path(scripts, f"resonate_{name}.lua").read_text()) for name in names
@@ -44,7 +49,6 @@ class RedisNetwork:
         self.pid = uuid.uuid4().hex
         self._group, self._receivers = group, list[Callable[[str], None]]()
         self._hint, self._running = asyncio.Event(), list[asyncio.Task[None]]()
-        self._is_checked = False
 
     def unicast(self) -> str:
         return f"poll://uni@{self._group}/{self.pid}"
@@ -71,11 +75,6 @@ class RedisNetwork:
             raise ConnectorError(error) from error
 
     async def _call(self, name: str, *args: str) -> list:
-        if not self._is_checked:
-            partitions = await self._redis.hget(self._meta, "partitions")
-            if partitions != "1":
-                raise ConnectorError(ValueError(f"the namespace has {partitions} partitions: this needs one"))
-            self._is_checked = True
         return await self._scripts[name](keys=[self._own, f"{self._own}timers"], args=args)
 
     async def _keep(self, work: Callable) -> None:

@@ -23,6 +23,7 @@ async def run(resonate: Resonate, id: str) -> str:
 
 async def main() -> None:
     resonate = Resonate(url=os.environ.get("RESONATE_URL", "http://localhost:8001"))
+    await asyncio.sleep(0)  # version 0.7 connects meanwhile
     try:
         print(await run(resonate, "reports"))
     finally:
