@@ -207,7 +207,8 @@ class Poll:
     async def message(self) -> Any:
         """The next message."""
         while True:
-            line = await asyncio.wait_for(self._reader.readline(), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):  # wait_for of Python 3.11 may lose a cancel
+                line = await self._reader.readline()
             assert line, "the poll was ended"
             if line.startswith(b"data: "):
                 return json.loads(line.removeprefix(b"data: "))

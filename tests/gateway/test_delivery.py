@@ -140,7 +140,7 @@ async def test_all_partitions_are_served(one_server: Server, namespace: str, par
                 await create(served.url, id)
             asleep = [await worker.acquire() for _ in ids]
             for task in asleep:
-                await worker.sleep(task, 100)
+                await worker.sleep(task, 1000)  # a timer that is due already would not suspend it
             finishing = worker.finishing()
             assert {(await settled(served.url, id))["state"] for id in ids} == {"resolved"}
             finishing.cancel()

@@ -95,7 +95,6 @@ class Api:
             return await route.handle(call)
         if route.is_repeatable:
             call.repeats = repeats
-            return await self._noting(route, call, repeats)
         # What was begun is carried out and noted, whether its client is still there or not.
         task = asyncio.ensure_future(self._noting(route, call, repeats))
         self._tasks.add(task)
