@@ -11,9 +11,6 @@ import msgspec
 
 from durasleep.gateway.http import Response
 from durasleep.protocol import resonate_requests
-from durasleep.protocol.resonate import VERSION
-
-__all__ = ["VERSION", "Asked", "read", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -136,15 +135,6 @@ class Gateway:
             patience_s=PATIENCE_S,
             partitions=opened.partitions,
         )
-
-    async def rpc(self, kind: str, data: Mapping[str, Any]) -> tuple[int, Any]:
-        """One request of this process itself, of Resonate's protocol; returns the status and the data of its answer.
-        Raises StoreUnavailable if Redis gives none.
-        """
-        request = {"kind": kind, "head": {"corrId": "", "version": envelope.VERSION}, "data": data}
-        body = json.dumps(request).encode()
-        response = await self._rpc(body)
-        return response.status, json.loads(response.body)["data"]
 
     def _rpc(self, body: bytes) -> Awaitable[Response]:
         """The answer to a request of Resonate's protocol."""

@@ -20,7 +20,7 @@ from durasleep.model import DUE_MS_MAX, Due, PromiseId, check_name, check_new_id
 from durasleep.protocol.command import BatchItem, route
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.promises import NO_TRAITS, Created, parse_created
-from durasleep.protocol.resonate import OURS, Answer
+from durasleep.protocol.resonate import OURS, VERSION, Answer
 
 ANSWERS = "durasleep:answers"
 """The tag of an outward promise: the incarnation of its execution, a space, and the id of the entry that waits."""
@@ -36,7 +36,6 @@ or a failover may have lost its execution, or that one's waiter.
 FOREVER_MS = (1 << 53) - 1
 """The deadline of a promise without one: the largest number that every language keeps."""
 
-_VERSION = "2026-04-01"  # of the protocol
 _TARGET = "resonate:target"
 _INCARNATION = re.compile(r"[0-9]{1,16}")
 _WAITER = "resonate"  # instead of an incarnation in the line of a waiter
@@ -145,7 +144,7 @@ def attach(keys: Keyspace, id: PromiseId, *, waiter: str = "", idempotency_key: 
 
 def request(kind: str, data: dict[str, Any]) -> bytes:
     """A request of the protocol of Resonate."""
-    head = {"corrId": PID, "version": _VERSION}
+    head = {"corrId": PID, "version": VERSION}
     return msgspec.json.encode({"kind": kind, "head": head, "data": data})
 
 

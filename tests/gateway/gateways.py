@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 
 from durasleep import Durasleep
 from durasleep.gateway.bridge import Bridge
-from durasleep.gateway.envelope import VERSION
 from durasleep.gateway.gateway import Gateway, Options, listen
+from durasleep.protocol.resonate import VERSION
 from tests.service.workers import PATIENCE_S, ROOT, eventually
 
 HOST = "127.0.0.1"

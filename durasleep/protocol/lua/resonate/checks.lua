@@ -7,10 +7,6 @@ function check.name(value)
   if string.find(value, '\0', 1, true) then return 'must not have a NUL' end
 end
 
-function check.text(value)
-  if type(value) ~= 'string' then return 'must be a text' end
-end
-
 function check.is_whole(value)
   return type(value) == 'number' and value == math.floor(value) and value < math.huge
 end
