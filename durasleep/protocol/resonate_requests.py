@@ -6,6 +6,7 @@ makes or settles in another partition is made after it was seen that the task is
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, cast
@@ -13,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from durasleep.cron import Spec, translated
-from durasleep.errors import UsageError
+from durasleep.errors import DurasleepError, UsageError
 from durasleep.protocol import resonate, server
 from durasleep.protocol.command import Command, Plan, unwrap
 from durasleep.protocol.keys import LIMIT, Keyspace
@@ -292,10 +293,11 @@ def follow(keyspaces: Keyspaces, keys: Keyspace, ticked: Ticked, *, now_ms: int 
     """What a tick leaves to its caller: the promises of schedules, and what is to be told to other partitions. If the
     caller does not do it, the next tick some seconds later says it again.
     """
-    for schedule in ticked.schedules:
-        problems = yield from _start(keyspaces, keys, schedule, ticked.server_us // 1000, now_ms)
-        ticked.problems.extend(problems)
-    yield from _notify(keyspaces, keys, ticked.tells, now_ms)
+    starts = [_start(keyspaces, keys, one, ticked.server_us // 1000, now_ms) for one in ticked.schedules]
+    steps = [_notify(keyspaces, keys, ticked.tells, now_ms), *starts]
+    random.shuffle(steps)  # a node of a cluster that is away ends this plan: what comes after it has its turn later
+    for step in steps:
+        ticked.problems.extend((yield from step))
 
 
 def _start(
@@ -305,6 +307,15 @@ def _start(
 
     A promise that breaks a rule is left out. If one cannot be made now, as in a Redis that is full, its time stays due.
     """
+    try:
+        return (yield from _make(keyspaces, keys, schedule, until_ms, now_ms))
+    except (DurasleepError, msgspec.DecodeError, ValueError) as error:
+        return [f"those of {schedule.id} are made later: {error}"]
+
+
+def _make(
+    keyspaces: Keyspaces, keys: Keyspace, schedule: DueSchedule, until_ms: int, now_ms: int | None
+) -> Plan[list[str]]:
     if next_of(schedule.cron, until_ms) is None:
         return []  # another version has read it: a caller of that version is offered it, too
     spec = Spec("UTC", lines=(translated(schedule.cron),))
@@ -313,12 +324,12 @@ def _start(
     problems: list[str] = []
     last_ms = None
     for tick_ms, reply in zip(times, (yield calls), strict=True):
-        answer: Answer = unwrap(reply)
-        is_refused = answer.status != _OK
-        if is_refused:
-            what = "left out" if answer.status == _WRONG else "made later"
-            problems.append(f"that of {schedule.id} for {tick_ms} is {what}: {_ANY.decode(answer.body)['data']}")
-        if is_refused and answer.status != _WRONG:
+        is_wrong = isinstance(reply, Answer) and reply.status == _WRONG
+        is_made = isinstance(reply, Answer) and reply.status == _OK
+        if not is_made:
+            why = _ANY.decode(reply.body)["data"] if isinstance(reply, Answer) else reply
+            problems.append(f"that of {schedule.id} for {tick_ms} is {'left out' if is_wrong else 'made later'}: {why}")
+        if not is_made and not is_wrong:
             break
         last_ms = tick_ms
     if last_ms is not None:
@@ -337,15 +348,18 @@ def _promise_of(keyspaces: Keyspaces, schedule: DueSchedule, tick_ms: int, now_m
     return resonate.rpc(keys_of(keyspaces, id), _encode(request), now_ms=now_ms)
 
 
-def _notify(keyspaces: Keyspaces, keys: Keyspace, tells: Sequence[Tell], now_ms: int | None) -> Plan[None]:
+def _notify(keyspaces: Keyspaces, keys: Keyspace, tells: Sequence[Tell], now_ms: int | None) -> Plan[list[str]]:
     """Tell tasks of other partitions what has settled. It is forgotten here when they have heard."""
-    if not tells:
-        return
     calls = [
         resonate.tick(keys_of(keyspaces, one.awaiter), limit=0, now_ms=now_ms, notes=[resonate.settled(one)])
         for one in tells
     ]
-    answers = yield calls
-    heard = [one for one, answer in zip(tells, answers, strict=True) if isinstance(answer, Ticked)]
-    [answer] = yield [resonate.tick(keys, limit=0, now_ms=now_ms, notes=[resonate.told(one) for one in heard])]
-    unwrap(answer)
+    answers = (yield calls) if calls else []
+    heard = [resonate.told(one) for one, answer in zip(tells, answers, strict=True) if isinstance(answer, Ticked)]
+    if heard:
+        yield [resonate.tick(keys, limit=0, now_ms=now_ms, notes=heard)]  # without that, they hear it again
+    return [
+        f"{one.awaiter} is told later of the end of {one.awaited}: {answer}"
+        for one, answer in zip(tells, answers, strict=True)
+        if not isinstance(answer, Ticked)
+    ]

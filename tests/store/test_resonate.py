@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durasleep.protocol import resonate, resonate_requests
-from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.keys import LIMIT, RS
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.resonate import VERSION, Answer, Ticked
 from durasleep.query import fsck
@@ -438,6 +438,28 @@ async def test_a_schedule_makes_a_promise_for_each_of_its_times(sdk: Sdk) -> Non
     assert len(await sdk.take(GROUP)) == 3
     await sdk.ok("schedule.delete", id="s")
     assert [(await sdk.ask(f"schedule.{what}", id="s"))[0] for what in ("get", "delete")] == [404, 404]
+
+
+async def test_a_schedule_that_cannot_be_followed_stops_no_other_one_and_no_word_to_other_partitions(sdk4: Sdk) -> None:
+    ids = [id for id in (f"s{number}" for number in range(99)) if resonate.partition_of(id, 4) == 0]
+    keys, redis, asleep = sdk4.keyspaces[0], sdk4.driver.redis, elsewhere(ids[0])
+    data: dict[str, Any] = {"cron": "0 * * * *", "promiseTimeout": DAY, "promiseTags": TARGET}
+    for id in ids[:3]:
+        made = await sdk4.ok("schedule.create", id=id, promiseId="{{.id}}:{{.timestamp}}", **data)
+    at = made["schedule"]["nextRunAt"]
+    await redis.set(f"{keys.resonate}promise:{ids[0]}:{at}", "no hash")
+    await redis.hset(f"{keys.resonate}schedule:{ids[1]}", RS["tags"], "?")
+    await sdk4.ok("promise.create", **creating(ids[3], {"resonate:external": "true"}))
+    await sdk4.start(asleep)
+    await sdk4.ok("task.suspend", id=asleep, version=1, actions=waiting(asleep, ids[3]))
+    await sdk4.ok("promise.settle", id=ids[3], state="resolved", value={})
+    sdk4.now = at
+    said = (await sdk4.tick()).problems
+    assert [(await sdk4.task(asleep)), await sdk4.state(f"{ids[2]}:{at}")] == ["pending", "pending"]
+    assert all(any(id in one for one in said) for id in ids[:2])
+    await redis.delete(f"{keys.resonate}promise:{ids[0]}:{at}")
+    await sdk4.tick(5_000)
+    assert await sdk4.state(f"{ids[0]}:{at}") == "pending"
 
 
 # -- a full server
