@@ -7,6 +7,7 @@ makes or settles in another partition is made after it was seen that the task is
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, cast
@@ -24,10 +25,13 @@ from durasleep.protocol.resonate import VERSION, Answer, DueSchedule, Tell, Tick
 TICKS_MAX = 100
 """Times of one schedule for which promises are made at once; the others follow."""
 _PLAIN_BYTES_MAX = 16_384  # a longer heartbeat may name more tasks than one call looks at
+_ELEMENTS_MAX = 100_000  # of a request: more than a task has that waits for all that it may
 _Raw = dict[str, msgspec.Raw]
 
 _HEADS = msgspec.json.Decoder(_Raw)
-_ANY = msgspec.json.Decoder()
+_ANY = msgspec.json.Decoder(float_hook=float)  # 1e999 is infinite here and in Redis; no field takes it
+_LOOK = msgspec.json.Decoder(msgspec.Raw)  # builds nothing: half a microsecond
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _encode = msgspec.json.encode
 
 
@@ -48,31 +52,50 @@ def _answer(status: int, data: bytes, kind: str, corr_id: str) -> Answer:
 def plain(keyspaces: Keyspaces, request: bytes) -> Command[Answer] | None:
     """The one call that does a request, if nobody needs to read it before; None if ``ask`` has to.
 
-    Bytes that are not UTF-8 are for ``ask``, too, which refuses them.
+    What is not JSON, or has very many elements, is for ``ask``, too, which refuses it: Redis would take ``NaN``, and
+    stop for a while.
     """
     if (
         len(keyspaces) > 1
         or b'"schedule.create"' in request
         or (b"heartbeat" in request and len(request) > _PLAIN_BYTES_MAX)
+        or not _is_json(request)
+        or _has_many(request)
     ):
         return None
-    if not request.isascii():
-        try:
-            request.decode()
-        except UnicodeDecodeError:
-            return None
     return resonate.rpc(keyspaces[0], request)
+
+
+def _is_json(request: bytes) -> bool:
+    try:
+        _LOOK.decode(request)
+        if not request.isascii():
+            request.decode()
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _has_many(request: bytes) -> bool:
+    """Whether it has more elements than it may; those in a text do not count."""
+    return _elements(request) > _ELEMENTS_MAX and _elements(_TEXT.sub(b"", request)) > _ELEMENTS_MAX
+
+
+def _elements(request: bytes) -> int:
+    return request.count(b",") + request.count(b"[") + request.count(b"{")
 
 
 def ask(keyspaces: Keyspaces, request: bytes, *, may_simulate: bool = False) -> Plan[Answer]:
     """Do any request. With ``may_simulate`` the time is the one in its head, if there is one."""
+    if _has_many(request):
+        return refusal(400, f"The request has more than {_ELEMENTS_MAX} elements")
     try:
-        sent = _ANY.decode(request)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError):
-        sent = None
-    whole, head = _as_object(sent), _as_object(_as_object(sent).get("head"))
-    if not head:
+        whole = _as_object(_ANY.decode(request)) if _is_json(request) else {}
+    except msgspec.DecodeError:  # a whole number of thousands of digits
+        whole = {}
+    if not isinstance(whole.get("head"), dict | list):
         return refusal(400, "The request is not JSON with a kind, a head and data")
+    head = _as_object(whole["head"])
     time = head.get("resonate:debug_time") if may_simulate else None
     now_ms = time if isinstance(time, int) and time >= 0 else None
     data, kind = _as_object(whole.get("data")), whole.get("kind")

@@ -232,6 +232,11 @@ RAW = [
     b'{"kind":"promise.create","head":{"version":"2026-04-01"},"data":{"id":"b","timeoutAt":1,"tags":{"a":1,"a":"b"}}}',
     b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"\\ud800"}}',
     b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"\xff"}}',
+    b'{"kind":"promise.get","head":{},"data":{"id":"a"}}',
+    b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":NaN}}',
+    b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":-Infinity}}',
+    b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":0x10}}',
+    b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":[' + b"[]," * 60_000 + b"1]}}",
     b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":' + b"[" * 2000 + b"]" * 2000 + b"}}",
 ]
 
@@ -244,12 +249,14 @@ async def test_a_bad_request_is_refused_and_changes_nothing(sdk: Sdk) -> None:
         status, said = await sdk.ask(kind, **data)
         assert (status, type(said)) == (400, str), (kind, data)
     for body in RAW:
-        plan = resonate_requests.ask(sdk.keyspaces, body)
+        plans = [resonate_requests.ask(Keyspaces(sdk.driver.namespace, count), body) for count in (1, 4)]
+        answers = [await sdk.driver.store.run(plan) for plan in plans]
         call = resonate_requests.plain(sdk.keyspaces, body)
-        answers = [await sdk.driver.store.run(plan), *([await sdk.driver.store.call(call)] if call else [])]
-        for answer in answers:
-            assert answer.status == 400, body
-            assert isinstance(json.loads(answer.body)["data"], str)
+        answers += [await sdk.driver.store.call(call)] if call else []
+        assert {answer.status for answer in answers} == {400}, body
+        said = [json.loads(answer.body) for answer in answers]
+        assert isinstance(said[0]["data"], str)
+        assert said[1:] == said[:1] * len(said[1:])
     assert await sdk.driver.snapshot() == before
 
 
