@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durasleep.protocol import resonate, resonate_requests
-from durasleep.protocol.keys import LIMIT, RS
+from durasleep.protocol.keys import LIMIT, RS, R
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.resonate import VERSION, Answer, Ticked
 from durasleep.query import fsck
@@ -552,6 +552,22 @@ async def test_a_task_hears_of_an_end_in_another_partition_before_it_sleeps(sdk4
     empty = json.dumps(request("task.suspend", id="a", version=1, actions=[])).encode()
     answer = await store.call(resonate.rpc(here, empty, part="here", others=[other], now_ms=NOW))
     assert (answer.status, await sdk4.task("a")) == (300, "acquired")
+
+
+async def test_a_task_that_has_heard_of_very_many_ends_looks_again_once(sdk4: Sdk) -> None:
+    await sdk4.start("a")
+    other, long = elsewhere("a"), "x" * 1000
+    await sdk4.ok("promise.create", **creating(other, TARGET))
+    keys, store = resonate.keys_of(sdk4.keyspaces, "a"), sdk4.driver.store
+    for number in range(20):
+        note = resonate.settled(resonate.Tell("a", f"{long}{number}"))
+        await store.call(resonate.tick(keys, limit=0, now_ms=NOW, notes=[note]))
+    assert await sdk4.driver.redis.hstrlen(f"{keys.resonate}promise:a", R["heard"]) <= LIMIT["resonate_heard_bytes_max"]
+    assert await sdk4.ok("task.suspend", 300, id="a", version=1, actions=waiting("a", other)) == {"preload": []}
+    await sdk4.ok("task.suspend", id="a", version=1, actions=waiting("a", other))
+    await sdk4.ok("promise.settle", id=other, state="resolved", value={})
+    await sdk4.tick()
+    assert await sdk4.task("a") == "pending"
 
 
 async def test_callbacks_and_heartbeats_go_to_all_partitions(sdk4: Sdk) -> None:
