@@ -147,8 +147,8 @@ class _Request:
                 return self._register_callback()
             case "task.fence" if self._are_apart(data.get("id"), _object(_object(data, "action"), "data").get("id")):
                 return self._fence()
-            case "task.suspend" if self._awaited_elsewhere():
-                return self._suspend()
+            case "task.suspend" if elsewhere := self._awaited_elsewhere():
+                return self._suspend(elsewhere)
             case "promise.register_callback" | "promise.register_listener":
                 return _whole(self._keyspaces, data.get("awaited"), self._request, self._now_ms)
             case _:
@@ -231,13 +231,12 @@ class _Request:
         ids = [_object(action, "data").get("awaited") for action in _as_list(self._data.get("actions"))]
         return [awaited for awaited in ids if isinstance(awaited, str) and self._are_apart(id, awaited)]
 
-    def _suspend(self) -> Plan[Answer]:
+    def _suspend(self, elsewhere: Sequence[str]) -> Plan[Answer]:
         """First the others learn that the task waits; then it is suspended, unless it has heard of an end meanwhile."""
         id, version, actions = self._data["id"], self._data.get("version"), self._data["actions"]
         [held] = yield [self._rpc(id, self._request, "held")]
         if unwrap(held).status != _OK:
             return unwrap(held)
-        elsewhere = self._awaited_elsewhere()
         by_partition: dict[int, list[Any]] = {}
         for action in actions:
             by_partition.setdefault(keys_of(self._keyspaces, action["data"]["awaited"]).partition, []).append(action)

@@ -35,7 +35,8 @@ function reply.envelope(kind, corr_id, status, data)
   })
 end
 
--- What does a kind of request; nil for one that is unknown. Only this one function is made, because a script makes its functions again at every call.
+-- What does a kind of request; nil for one that is unknown. The functions of the other kinds are not made: a script makes
+-- all its functions anew at each call.
 local function operation(of)
   if of == 'promise.get' then
     -- @include resonate/promise_get
