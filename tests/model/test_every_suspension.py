@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
-from redis.exceptions import NoScriptError
 
 from durasleep.protocol import resonate, resonate_requests, script
 from durasleep.protocol.command import Command, Plan
@@ -29,7 +28,6 @@ ANY = "poll://any@w"
 TASK, OTHER, THIRD = "a", "b", "d"
 """Each in a partition of its own."""
 PARTITIONS = 4
-TICKS_MAX = 3  # of one partition
 
 
 class Run(NamedTuple):
@@ -41,9 +39,25 @@ class Run(NamedTuple):
     answers: tuple[tuple[Any, ...], ...] = ()
     """Of each of its steps; None for what is open."""
 
+    @property
+    def open_answers(self) -> tuple[Any, ...]:
+        """Of the step that has some answers, but not all."""
+        return self.answers[-1] if self.answers and None in self.answers[-1] else ()
+
+
+class Data(NamedTuple):
+    """What is in Redis."""
+
+    dumps: tuple[tuple[str, bytes], ...]
+    next_due: tuple[int, ...]
+    """When each partition has to look."""
+    task: bytes
+    version: int
+    is_queued: bool
+
 
 class State(NamedTuple):
-    data: tuple[tuple[str, bytes], ...]
+    data: Data
     runs: tuple[Run, ...]
     left: tuple[str, ...]
     """What may still happen once."""
@@ -58,29 +72,32 @@ class Explorer:
 
     def __init__(self, client: Any, namespace: str, awaited: Sequence[str], left: Sequence[str]) -> None:
         self._redis, self._keyspaces, self._awaited = client, Keyspaces(namespace, PARTITIONS), awaited
+        self._ticks_max = 3 - len(awaited)  # of one partition at a time
         self._names = [
             f"{keys.resonate}{name}"
             for keys in self._keyspaces
             for name in ("timers", f"queue:{ANY}", *[f"promise:{id}" for id in (TASK, *awaited)])
         ]
+        for name in ("resonate_rpc", "resonate_tick"):
+            client.script_load(script.load(name).source)
         made = {"id": TASK, "timeoutAt": FAR, "tags": {"resonate:target": ANY}}
-        self._ask("task.create", pid="p", ttl=1_000_000, action=request("promise.create", **made))
+        data = self._asked(None, "task.create", pid="p", ttl=1_000_000, action=request("promise.create", **made))
         for id in awaited:
-            self._ask("promise.create", id=id, timeoutAt=FAR, tags={"resonate:external": "true"})
-        self._first = State(self._read(), (Run(1),), (*left, *awaited))
-        self.seen = 0
+            external = {"resonate:external": "true"}
+            data = self._asked(data, "promise.create", id=id, timeoutAt=FAR, tags=external)
+        self._first = State(data, (Run(1),), (*left, *awaited))
 
     def explore(self) -> list[str]:
         """What happened until a task slept for ever; empty if there is no such order."""
         known, ahead = set[str](), [(self._first, list[str]())]
         while ahead:
             state, before = ahead.pop()
-            if (name := repr(state._replace(runs=tuple(sorted(state.runs, key=repr))))) in known:
+            name = repr(state._replace(runs=tuple(sorted(state.runs, key=repr))))
+            if name in known:
                 continue
             known.add(name)
-            self.seen = len(known)
             moves = [*self._moves(state)]
-            if not moves and (wrong := self._wrong(state)):
+            if not moves and (wrong := _wrong(state)):
                 return [*before, wrong]
             ahead += [(after, [*before, label]) for label, after in moves]
         return []
@@ -91,70 +108,59 @@ class Explorer:
         for index, run in enumerate(at.runs):
             rest = at._replace(runs=at.runs[:index] + at.runs[index + 1 :])
             for position, call in self._open(run):
-                answer = self._call(at, call)
-                after = rest._replace(data=self._read())
-                yield f"{run[:2]} {call.args[7:]}", self._gone_on(after, run, position, answer)
+                answer, data = self._called(at.data, call)
+                label = f"version {run.version}, partition {run.partition}: {[*call.args[7:]]}"
+                yield label, self._gone_on(rest._replace(data=data), run, position, answer)
                 if "lost answer" in at.left:
-                    yield f"{run[:2]} again {call.args[7:]}", _spend(at._replace(data=after.data), "lost answer")
+                    yield f"{label}, the answer is LOST", _spend(at, "lost answer")._replace(data=data)
             if "crash" in at.left:
-                yield f"{run[:2]} CRASH", _spend(rest, "crash")
+                yield f"version {run.version}, partition {run.partition}: CRASH", _spend(rest, "crash")
         if "repeat" in at.left:
             yield "the suspension is asked for again", _begun(_spend(at, "repeat"), Run(1))
-        if "lease" in at.left and self._task(at) == b"a":
-            self._ask("task.release", id=TASK, version=1)
-            self._ask("task.acquire", id=TASK, version=1, pid="q", ttl=1_000_000)
-            yield "ANOTHER WORKER", _begun(_spend(at._replace(data=self._read()), "lease"), Run(2))
+        if "lease" in at.left and at.data.task == b"a":
+            data = self._asked(at.data, "task.release", id=TASK, version=1)
+            data = self._asked(data, "task.acquire", id=TASK, version=1, pid="q", ttl=1_000_000)
+            yield "another worker has it", _begun(_spend(at, "lease")._replace(data=data), Run(2))
         for id in {*self._awaited} & {*at.left}:
-            self._write(at)
-            self._ask("promise.settle", id=id, state="resolved")
-            yield f"{id} ends", _spend(at._replace(data=self._read()), id)
-        yield from self._ticks(at)
-
-    def _ticks(self, at: State) -> Iterator[tuple[str, State]]:
-        self._write(at)
-        due = [self._redis.zrange(f"{keys.resonate}timers", 0, 0, withscores=True) for keys in self._keyspaces]
-        next_due = [int(first[0][1]) if first else FAR for first in due]
+            data = self._asked(at.data, "promise.settle", id=id, state="resolved")
+            yield f"{id} ends", _spend(at, id)._replace(data=data)
+        next_due = at.data.next_due
         for partition, when in enumerate(next_due):
-            if when <= at.now and at.ticks[partition] < TICKS_MAX:
+            if when <= at.now and at.ticks[partition] < self._ticks_max:
                 ticks = (*at.ticks[:partition], at.ticks[partition] + 1, *at.ticks[partition + 1 :])
-                run = Run(0, partition, at.now)
-                yield f"a tick of {partition}", _begun(at._replace(ticks=ticks), run)
-        if not at.runs and at.now < min(next_due) < FAR - 1:
+                yield f"a tick of {partition}", _begun(at._replace(ticks=ticks), Run(0, partition, at.now))
+        if not at.runs and at.now < min(next_due) < FAR - 1_000_000:
             yield "time passes", at._replace(now=min(next_due), ticks=(0,) * PARTITIONS)
 
-    def _plan(self, run: Run) -> Plan[Any]:
+    def _calls(self, run: Run) -> tuple[Sequence[Command[Any]], Any]:
+        """What it asks after the answers so far; nothing at the end, and then the result."""
         if run.version:
             callbacks = [request("promise.register_callback", awaited=id, awaiter=TASK) for id in self._awaited]
             body = request("task.suspend", id=TASK, version=run.version, actions=callbacks)
-            return resonate_requests.ask(self._keyspaces, json.dumps(body).encode(), may_simulate=True)
-        keys = self._keyspaces[run.partition]
-        return resonate_requests.tick(self._keyspaces, keys, now_ms=run.began)
-
-    def _step(self, run: Run) -> tuple[Sequence[Command[Any]], Any]:
-        """The calls after the answers so far; none at the end, and then the result."""
-        plan = self._plan(run)
+            plan: Plan[Any] = resonate_requests.ask(self._keyspaces, json.dumps(body).encode(), may_simulate=True)
+        else:
+            plan = resonate_requests.tick(self._keyspaces, self._keyspaces[run.partition], now_ms=run.began)
         try:
             calls: Any = next(plan)
             for answers in run.answers:
-                if None in answers:
-                    break
-                calls = plan.send([*answers])
+                if None not in answers:
+                    calls = plan.send([*answers])
         except StopIteration as end:
             return (), end.value
         return calls, None
 
     def _open(self, run: Run) -> list[tuple[int, Command[Any]]]:
-        calls, _ = self._step(run)
-        part = run.answers[-1] if run.answers and None in run.answers[-1] else (None,) * len(calls)
-        return [(position, call) for position, call in enumerate(calls) if part[position] is None]
+        calls, _ = self._calls(run)
+        answers = run.open_answers or (None,) * len(calls)
+        return [(position, call) for position, call in enumerate(calls) if answers[position] is None]
 
     def _gone_on(self, at: State, run: Run, position: int, answer: Any) -> State:
-        calls, _ = self._step(run)
-        is_begun = bool(run.answers) and None in run.answers[-1]
-        part = list(run.answers[-1] if is_begun else (None,) * len(calls))
-        part[position] = answer
-        run = run._replace(answers=(*(run.answers[:-1] if is_begun else run.answers), tuple(part)))
-        calls, result = self._step(run)
+        calls, _ = self._calls(run)
+        answers = [*(run.open_answers or (None,) * len(calls))]
+        answers[position] = answer
+        whole = run.answers[:-1] if run.open_answers else run.answers
+        run = run._replace(answers=(*whole, tuple(answers)))
+        calls, result = self._calls(run)
         if calls:
             return _begun(at, run)
         is_asleep = run.version and result.status == 200
@@ -162,55 +168,49 @@ class Explorer:
 
     # -- the data
 
-    def _call(self, at: State, call: Command[Any]) -> Any:
-        self._write(at)
-        return self._run(call)
+    def _asked(self, data: Data | None, kind: str, **asked: Any) -> Data:
+        """The data after a request of one call."""
+        plan = resonate_requests.ask(self._keyspaces, json.dumps(request(kind, **asked)).encode(), may_simulate=True)
+        calls: Any = next(plan)
+        answer, data = self._called(data, *calls)
+        assert answer.status == 200, answer
+        return data
 
-    def _run(self, call: Command[Any]) -> Any:
-        assert call.script
-        try:
-            return call.parse(self._redis.execute_command(*call.args))
-        except NoScriptError:
-            return call.parse(self._redis.execute_command(*script.as_eval(call.script, [*call.args])))
-
-    def _ask(self, kind: str, **data: Any) -> None:
-        plan = resonate_requests.ask(self._keyspaces, json.dumps(request(kind, **data)).encode(), may_simulate=True)
-        try:
-            calls: Any = next(plan)
-            while True:
-                calls = plan.send([self._run(call) for call in calls])
-        except StopIteration as end:
-            assert end.value.status == 200, end.value
-
-    def _read(self) -> tuple[tuple[str, bytes], ...]:
+    def _called(self, data: Data | None, call: Command[Any]) -> tuple[Any, Data]:
         pipeline = self._redis.pipeline(transaction=False)
+        if data:
+            pipeline.delete(*self._names)
+            for name, dump in data.dumps:
+                pipeline.restore(name, 0, dump)
+        before = len(pipeline)
+        pipeline.execute_command(*call.args)
         for name in self._names:
             pipeline.dump(name)
-        return tuple([(name, dump) for name, dump in zip(self._names, pipeline.execute(), strict=True) if dump])
+        for keys in self._keyspaces:
+            pipeline.zrange(f"{keys.resonate}timers", 0, 0, withscores=True)
+        own = resonate.keys_of(self._keyspaces, TASK).resonate
+        pipeline.hmget(f"{own}promise:{TASK}", R["task"], R["version"])
+        pipeline.zscore(f"{own}queue:{ANY}", TASK)
+        answer, *found = pipeline.execute()[before:]
+        dumps, timers = found[: len(self._names)], found[len(self._names) : -2]
+        (task, version), queued = found[-2:]
+        return call.parse(answer), Data(
+            tuple([(name, dump) for name, dump in zip(self._names, dumps, strict=True) if dump]),
+            tuple([int(first[0][1]) if first else FAR for first in timers]),
+            task,
+            int(version or 0),
+            queued is not None,
+        )
 
-    def _write(self, at: State) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.delete(*self._names)
-        for name, dump in at.data:
-            pipeline.restore(name, 0, dump)
-        pipeline.execute()
 
-    def _task(self, at: State) -> bytes:
-        self._write(at)
-        return self._redis.hget(self._key(f"promise:{TASK}"), R["task"])
-
-    def _key(self, name: str) -> str:
-        return f"{resonate.keys_of(self._keyspaces, TASK).resonate}{name}"
-
-    def _wrong(self, at: State) -> str:
-        """What must not be at the end: all that it waits for has settled, and nobody has anything to do."""
-        task = self._task(at)
-        version = int(self._redis.hget(self._key(f"promise:{TASK}"), R["version"]))
-        if task == b"s":
-            return "it sleeps for ever"
-        if task == b"p" and self._redis.zscore(self._key(f"queue:{ANY}"), TASK) is None:
-            return "nobody hears that it is pending"
-        return "its worker thinks that it sleeps" if task == b"a" and version in at.asleep else ""
+def _wrong(at: State) -> str:
+    """What must not be at the end: all that it waits for has settled, and nobody has anything to do."""
+    data = at.data
+    if data.task == b"s":
+        return "it sleeps for ever"
+    if data.task == b"p" and not data.is_queued:
+        return "nobody hears that it is pending"
+    return "its worker thinks that it sleeps" if data.task == b"a" and data.version in at.asleep else ""
 
 
 def request(kind: str, **data: Any) -> dict[str, Any]:
@@ -229,17 +229,11 @@ def _spend(at: State, what: str) -> State:
 
 @pytest.mark.parametrize(
     ("awaited", "left"),
-    [
-        ((OTHER,), ("lost answer", "crash")),
-        ((OTHER,), ("repeat",)),
-        ((OTHER,), ("lease",)),
-        ((OTHER, THIRD), ()),
-    ],
+    [((OTHER,), ("lost answer", "crash")), ((OTHER,), ("repeat",)), ((OTHER,), ("lease",)), ((OTHER, THIRD), ())],
 )
 def test_no_task_sleeps_for_ever(
     one_server: Server, namespace: str, awaited: Sequence[str], left: Sequence[str]
 ) -> None:
     assert len({resonate.partition_of(id, PARTITIONS) for id in (TASK, OTHER, THIRD)}) == 3
-    explorer = Explorer(one_server.sync_client(), namespace, awaited, left)
-    assert not (found := explorer.explore()), "\n".join(found)
-    print(explorer.seen)
+    found = Explorer(one_server.sync_client(), namespace, awaited, left).explore()
+    assert not found, "\n".join(found)
