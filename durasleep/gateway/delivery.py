@@ -191,10 +191,8 @@ class _Loop:
             self._singles_at = (received + rest) / 1e6
         is_full, problem = _hand_out(parts, answers[len(ticks) :])
         ticked = await self._store.run(_going_on(ticking, answers[: len(ticks)]))
-        for refused in ticked.problems:
-            logger.warning("a promise of a schedule was refused: %s", refused)
-        for failure in ticked.failures:
-            logger.error("%s", failure)
+        for undone in ticked.problems:
+            logger.warning("not everything that is due was done: %s", undone)
         self._clock.observe(ticked.server_us, began, received)
         self._next_due_ms = ticked.next_due_ms
         if problem:

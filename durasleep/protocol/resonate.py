@@ -67,9 +67,7 @@ class Ticked:
     schedules: list[DueSchedule]
     tells: list[Tell]
     problems: list[str] = field(default_factory=list[str])
-    """Promises of schedules that were refused, in sentences: whoever follows a tick finds them."""
-    failures: list[str] = field(default_factory=list[str])
-    """Timers that failed, in sentences. They are tried again an hour later."""
+    """What of this could not be done, in sentences: whoever follows a tick finds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +179,7 @@ def tick(
             int(first) if first else None,
             [_parse_schedule(*one) for one in schedules],
             [Tell(to_text(awaiter), to_text(awaited)) for awaiter, awaited in tells],
-            failures=[f"the timer {to_text(name)} fails: {to_text(problem)}" for name, problem in failures],
+            [f"the timer {to_text(name)} fails: {to_text(problem)}" for name, problem in failures],
         )
 
     return _command(keys, "resonate_tick", [str(limit), _time(now_ms), *said], parse)

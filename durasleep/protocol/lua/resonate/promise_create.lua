@@ -1,4 +1,5 @@
--- `what` is what a fence has read already. With "there" a task of another partition makes it by a fence; its id follows.
+-- `what` is what a fence has read already. With "there" a task of another partition makes it by a fence, and its id
+-- follows.
 return function(data, what)
   local wrong_data
   if not what then

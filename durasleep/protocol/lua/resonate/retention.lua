@@ -1,8 +1,8 @@
 -- @include resonate/store
 -- @include resonate/tags
 -- How long what has settled is kept: until some days after its root has settled, and until no promise below that root
--- is pending; the root counts them. And until no task of another root may need it: a task that has slept for weeks begins
--- at its first line, and makes again all that it has made.
+-- is pending; the root counts them. And until no task of another root may need it: a task that has slept for weeks
+-- begins at its first line, and makes again all that it has made.
 local retention = { changes = {} }
 
 -- The days begin now: a deadline may have passed long ago, while nobody looked.
