@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -16,12 +16,15 @@ import pytest
 from durasleep import Codec, Context, Durasleep, publish
 from durasleep.client.client import store_of
 from durasleep.codec.values import unpack
+from durasleep.errors import NotFound
 from durasleep.gateway.api import values
-from durasleep.gateway.api.idempotency import Repeats
+from durasleep.gateway.api.idempotency import Noted, Repeats
 from durasleep.gateway.api.problems import Problem
 from durasleep.gateway.api.table import TABLE
 from durasleep.gateway.api.values import Document
 from durasleep.gateway.http import Request
+from durasleep.protocol.command import Command
+from harness.proxy import Proxy
 from harness.servers import Server
 from tests.gateway.described import Caller, Described, word_of
 from tests.gateway.gateways import serving
@@ -411,20 +414,122 @@ async def test_a_key_is_free_again_when_nothing_was_done(v1: Caller) -> None:
     assert (await v1.post("/v1/promises/soon:resolve", {"value": 1}, key="k")).status_code == 200
 
 
+async def under_a_key(client: Durasleep, act: Callable[[], Awaitable[Noted]]) -> Noted:
+    """Wake x under the key k, at a gateway that does it so."""
+    request = Request("POST", "/v1/executions/x:wake", "", {}, b"")
+    return await Repeats(await store_of(client), "k", request, does_more=True).once(act)
+
+
+async def dies() -> Noted:
+    raise asyncio.CancelledError
+
+
 async def test_the_key_of_a_gateway_that_died_is_free_after_a_while(
-    v1: Caller, client: Durasleep, monkeypatch: pytest.MonkeyPatch
+    v1: Caller, app: Durasleep, client: Durasleep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await v1.start("x", "sleep", 3600)
+    await eventually(lambda: _status(app, "x"), "it to sleep")
     monkeypatch.setattr("durasleep.gateway.api.idempotency._CLAIM_MS", 300)
-    request = Request("POST", "/v1/promises/p:cancel", "", {}, b"")
-    assert await Repeats(await store_of(client), "k", request).claim() is None  # and it dies here
-    await v1.post("/v1/promises/p")
-    refused = await v1.post("/v1/promises/p:cancel", key="k")
+    with pytest.raises(asyncio.CancelledError):
+        await under_a_key(client, dies)
+    refused = await v1.post("/v1/executions/x:wake", key="k")
     assert (refused.status_code, word_of(refused)) == (409, "in-progress")
 
     async def is_done() -> bool:
-        return (await v1.post("/v1/promises/p:cancel", key="k")).status_code == 200
+        return (await v1.post("/v1/executions/x:wake", key="k")).status_code == 200
 
     await eventually(is_done, "the key to be free")
+
+
+async def test_whoever_is_late_leaves_a_key_to_whoever_has_it_by_now(
+    client: Durasleep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails_late() -> Noted:
+        await asyncio.sleep(0.005)
+        monkeypatch.undo()
+        with pytest.raises(asyncio.CancelledError):
+            await under_a_key(client, dies)
+        raise NotFound("p")
+
+    monkeypatch.setattr("durasleep.gateway.api.idempotency._CLAIM_MS", 1)
+    with pytest.raises(NotFound):
+        await under_a_key(client, fails_late)
+    with pytest.raises(Problem, match="still carried out"):
+        await under_a_key(client, dies)
+
+
+@pytest.fixture
+async def proxy(real_server: Server) -> AsyncIterator[Proxy]:
+    """A network between a gateway and Redis."""
+    made = Proxy()
+    await made.start(int(real_server.url.rpartition(":")[2]))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def far(
+    app: Durasleep, proxy: Proxy, described: Described, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Caller]:
+    """A caller of a gateway behind that network; it soon gives up."""
+    monkeypatch.setattr("durasleep.app.CALL_PATIENCE_S", 0.3)
+    async with Durasleep(f"redis://127.0.0.1:{proxy.port}", namespace=app.namespace) as made, serving(made) as served:
+        caller = Caller(served.url, described)
+        await caller.get("/v1/groups")
+        yield caller
+        await caller.aclose()
+
+
+async def test_a_repeated_request_does_nothing_twice_though_nobody_heard_of_the_first(
+    far: Caller, app: Durasleep, proxy: Proxy
+) -> None:
+    async def is_lost(asked: Awaitable[Any], has_come: Callable[[], Any]) -> None:
+        """Make a request; the answer of Redis to what it does is lost."""
+        proxy.delay_s = 0.1
+        answering, target_port = asyncio.ensure_future(asked), proxy.target_port
+        await eventually(has_come, "Redis to do it")
+        proxy.target_port, proxy.delay_s = 1, 0
+        proxy.cut()
+        answer = await answering
+        assert (answer.status_code, word_of(answer), answer.headers["retry-after"]) == (503, "unavailable", "1")
+        proxy.target_port = target_port
+
+    new = "/v1/executions", {"function": "sleep", "args": [3600]}
+    await is_lost(far.post(*new, key="new"), lambda: _ids(app))
+    [begun] = await _ids(app)
+    again = await far.post(*new, key="new")
+    assert (again.status_code, again.json()["disposition"], again.json()["id"]) == (201, "created", begun)
+    assert await _ids(app) == [begun]
+
+    wake = f"/v1/executions/{begun}:wake"
+    await eventually(lambda: _status(app, begun), "it to sleep")
+    await is_lost(far.post(wake, key="wake"), lambda: _is_awake(app, begun))
+    held = await far.post(wake, key="wake")
+    assert (held.status_code, word_of(held)) == (409, "in-progress")
+
+
+async def _is_awake(app: Durasleep, id: str) -> bool:
+    return not (await app.describe(id)).waiting_on
+
+
+async def _ids(app: Durasleep) -> list[str]:
+    """The executions that have not ended."""
+    return [one.id for one in await app.search()]
+
+
+async def test_a_start_whose_client_leaves_is_found_under_its_key(far: Caller, app: Durasleep, proxy: Proxy) -> None:
+    new = "/v1/executions", {"function": "sleep", "args": [3600]}
+    store = await store_of(app)
+    proxy.delay_s = 0.1
+    left = asyncio.create_task(far.post(*new, key="k"))
+    name = store.keys("k").repeat("k")
+    await eventually(lambda: store.call(Command([b"EXISTS", name], bool)), "the key to be claimed")
+    left.cancel()
+    begun = await eventually(lambda: _ids(app), "an execution to begin")
+    proxy.delay_s = 0
+    again = await far.post(*new, key="k")
+    assert (again.status_code, [again.json()["id"]]) == (201, begun)
+    assert await _ids(app) == begun
 
 
 async def test_a_request_under_the_key_of_one_that_goes_on_is_refused(v1: Caller, app: Durasleep) -> None:

@@ -58,7 +58,7 @@ KINDS: dict[str, Kind] = {
     "ended": Kind(409, "The execution has ended"),
     "other-function": Kind(409, "The id belongs to another function"),
     "settled-otherwise": Kind(409, "The promise has settled in another way"),
-    "in-progress": Kind(409, "A request with this Idempotency-Key is still carried out"),
+    "in-progress": Kind(409, "The end of the first request is not known"),
     "answer-not-kept": Kind(409, "It was done, and the answer is not kept"),
     "fenced": Kind(409, "Another worker has the lease"),
     "too-slow": Kind(408, "The request took too long to come"),

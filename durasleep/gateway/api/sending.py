@@ -140,5 +140,6 @@ ROUTES = (
         body="Question",
         needs_body=False,
         takes_key=True,
+        does_more=True,
     ),
 )
