@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from durasleep import Codec, Context, Durasleep, publish
@@ -311,7 +312,17 @@ async def test_a_list_is_read_page_by_page(v1: Caller) -> None:
     assert (other.status_code, word_of(other)) == (422, "invalid")
     unknown = await v1.get("/v1/executions", cursor="nobody")
     assert (unknown.status_code, word_of(unknown)) == (410, "cursor-gone")
-    assert (await v1.get("/v1/executions", status="failed")).json()["executions"] == []
+
+    def ids(answer: httpx.Response) -> list[str]:
+        return sorted(one["id"] for one in answer.json()["executions"])
+
+    everything = sorted([*found, "other"])
+    assert ids(await v1.get("/v1/executions", status=["suspended", "queued", "running"])) == everything
+    await v1.start("bad", "fail", "x", wait=20)
+    assert ids(await v1.get("/v1/executions", status="failed")) == ["bad"]
+    assert ids(await v1.get("/v1/executions", since="1h", group="workers")) == everything
+    assert ids(await v1.get("/v1/executions", since="2100-01-01T00:00:00Z")) == []
+    assert ids(await v1.get("/v1/executions", group="nobody")) == []
 
 
 # -- messages and promises ----------------------------------------------------
@@ -576,6 +587,8 @@ WRONG: list[tuple[str, Any, int, str, str]] = [
     ("/v1/executions/~/messages/c", {}, 422, "invalid", "stands before the first '~'"),
     ("/v1/groups/g:poll", {"worker": "w", "functions": ["\ud800"]}, 422, "invalid", "/functions/0: it is not valid Un"),
     ("/v1/groups/g:poll", {"worker": "w", "functions": {"\ud800": {}}}, 422, "invalid", "is not valid Unicode"),
+    ("/v1/groups/g:poll", {"worker": "w", "functions": {"": {}}}, 422, "invalid", "has 1 to 255 characters"),
+    ("/v1/groups/g:poll", {"worker": "w 1", "functions": ["f"]}, 422, "invalid", "/worker: it does not match"),
     ("/v1/groups/g:poll", {"worker": "w", "functions": {"f": {"a": 1}}}, 422, "invalid", "/functions/f/a: there is no"),
     ("/v1/groups/g:fail", {"lease": "x", "error": {"message": "", "\udc00": ""}}, 422, "invalid", "not valid Unicode"),
     ("/v1/executions/x~1", {"function": "add"}, 422, "invalid", "'~' is reserved"),
@@ -583,7 +596,8 @@ WRONG: list[tuple[str, Any, int, str, str]] = [
     ("/v1/executions/x?wait=soon", {"function": "add"}, 422, "invalid", "query wait: it must be a whole number"),
     ("/v1/executions/x?nix=1", {"function": "add"}, 422, "invalid", "query nix: there is no such parameter"),
     ("/v1/executions/x/messages/c", {"value": 1, "value_msgpack": "AA=="}, 422, "invalid", "not both"),
-    ("/v1/executions/x", {"function": "add", "delay": "2027-03-01T12:00:00"}, 422, "invalid", "a time zone"),
+    ("/v1/executions/x", {"function": "add", "delay": "2027-03-01T12:00:00"}, 422, "invalid", "date, time and zone"),
+    ("/v1/executions/x", {"function": "add", "delay": "2027-03-01"}, 422, "invalid", "date, time and zone"),
     ("/v1/executions/x", {"function": "add", "delay": "2h", "timeout": "1h"}, 422, "invalid", "delay 7200 s, timeout"),
     ("/v1/executions/x:wake", {"force": True}, 422, "invalid", "/force: there is no such field"),
     ("/v1/executions/x:wake", {}, 404, "not-found", "x"),
@@ -626,8 +640,9 @@ async def test_a_wrong_method_and_a_wrong_type_are_told_the_right_ones(v1: Calle
     answer = await v1.ask("GET", "/v1/executions/x:wake")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = await v1.ask("POST", "/v1/executions/x", b'{"function":"add"}', headers=form)
-    assert (answer.status_code, word_of(answer)) == (415, "media-type")
+    for path in ("/v1/executions/x", "/v1/executions/x:wake", "/v1/promises/x:cancel"):
+        answer = await v1.ask("POST", path, b'{"function":"add"}', headers=form)
+        assert (answer.status_code, word_of(answer)) == (415, "media-type")
 
 
 async def test_a_gateway_with_a_token_answers_nobody_without_it(client: Durasleep, described: Described) -> None:
@@ -671,12 +686,20 @@ async def test_only_so_many_requests_wait_and_one_whose_client_has_gone_does_not
     await v1.aclose()
 
 
+async def test_a_request_is_answered_soon_though_redis_hangs(
+    far: Caller, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durasleep.gateway.api.api._ANSWER_S", 0.3)
+    proxy.black_hole()
+    begun = time.monotonic()
+    asked = [far.get("/v1/executions/x"), far.get("/v1/executions/x", wait=1), far.start("x", "add", 1)]
+    answers = await asyncio.gather(*asked)
+    assert [(answer.status_code, word_of(answer)) for answer in answers] == [(503, "unavailable")] * 3
+    assert time.monotonic() - begun < 8  # alone, the first would hang for ten seconds
+    proxy.cut()
+
+
 async def test_a_repeated_key_needs_no_answer_that_is_too_long(v1: Caller) -> None:
-    body = {"value": 1, "start": {"function": "listen"}}
-    await v1.post("/v1/executions/talk/messages/chat", body)
-    await v1.start("big", "give", "x" * 100_000, wait=20)
-    answer = await v1.post("/v1/promises/big", key="b")
-    assert (answer.status_code, word_of(answer)) == (409, "other-function")
     await v1.post("/v1/promises/long")
     value = {"value": "x" * 100_000}
     assert (await v1.post("/v1/promises/long:resolve", value, key="v")).status_code == 200

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Any
 
 from durasleep.client import Client
 from durasleep.client.client import store_of
+from durasleep.errors import StoreUnavailable
 from durasleep.gateway.api import openapi, values
 from durasleep.gateway.api.idempotency import Noted, Repeats, read_key
 from durasleep.gateway.api.problems import Problem, problem_of
@@ -18,6 +20,10 @@ from durasleep.gateway.http import Request, Response
 
 DESCRIPTION_PATH = "/v1/openapi.json"
 _JSON = ("application/json",)
+_ANSWER_S = 12.0
+"""A request takes no longer, beside what it waits for. It is longer than the patience of one call of the client, so it
+ends what several calls, or a Redis that hangs, would need.
+"""
 
 
 class Api:
@@ -58,11 +64,24 @@ class Api:
         route, path = self._table.find(method, request.path)
         query = self._table.read_query(route, request.query)
         call = Call(self.shared, path, query, self._read_body(route, request))
-        key = read_key(request.headers) if route.takes_key else None
-        if key is None:
+        call.idempotency_key = read_key(request.headers) if route.takes_key else None
+        if route.may_last:
+            return await self._handle(route, call, request)
+        longest_s = _ANSWER_S + query.get("wait", 0)
+        limit = asyncio.timeout(longest_s)
+        try:
+            async with limit:
+                return await self._handle(route, call, request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise StoreUnavailable(f"Redis has not answered a request within {longest_s:g} s") from None
+
+    async def _handle(self, route: Route, call: Call, request: Request) -> Answer:
+        if call.idempotency_key is None:
             return await route.handle(call)
-        call.idempotency_key = key
-        call.repeats = Repeats(await store_of(self.shared.client), key, request, does_more=route.does_more)
+        store = await store_of(self.shared.client)
+        call.repeats = Repeats(store, call.idempotency_key, request, does_more=route.does_more)
         return await (route.handle(call) if route.is_repeatable else _once(route, call))
 
     def _read_body(self, route: Route, request: Request) -> Any:

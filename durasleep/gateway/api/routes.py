@@ -123,6 +123,8 @@ class Route:
     """Whether it honours Idempotency-Key: what it answered first is answered again."""
     is_repeatable: bool = False
     """Whether its handler calls ``once`` itself, and makes the answer anew each time."""
+    may_last: bool = False
+    """Whether its body says how long it may take."""
     does_more: bool = False
     """Whether doing it again would do more. Then its key is held while nobody knows whether it was done."""
 
