@@ -172,14 +172,14 @@ def problem_of(error: Exception) -> Problem:
         return Problem(kind, "This cannot be done. The log of the gateway says why.")
     headers = [("Retry-After", "1")] if KINDS[kind].status in _SOON else []
     if kind == "unavailable":
-        _say(error)
+        _report(error)
         return Problem(kind, "Ask again soon. What was asked may have been done, or not.", headers=headers)
     if kind == "fenced":  # Redis says it in its own words, or we in several
         return Problem(kind, "another worker has the lease of the execution, or it has ended")
     return Problem(kind, str(error), headers=headers)
 
 
-def _say(error: Exception) -> None:
+def _report(error: Exception) -> None:
     """Log why Redis does not serve us, not for each request."""
     now_s = time.monotonic()
     if now_s - _said_s.get(type(error), -_SAID_S) >= _SAID_S:

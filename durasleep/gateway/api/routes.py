@@ -131,7 +131,7 @@ class Route:
 
 PARTS: dict[str, Schema] = {
     "id": text(
-        "The id, percent-encoded: `/` is `%2F`; `%3A` is a `:` at its beginning, or before a word such as `wake`."
+        "The id, percent-encoded: `/` is `%2F`, and `:` is `%3A`."
     ),
     "channel": text("The name of the channel, percent-encoded."),
     "group": text("The name of the group."),
