@@ -137,11 +137,8 @@ async def test_a_failed_attempt_is_repeated_by_the_policy_of_its_worker(client: 
 async def test_a_poll_that_does_not_wait_gets_what_is_there(client: Durasleep, worker: HttpWorker) -> None:
     assert await worker.poll(wait=0) is None
     await call(client, "n1")
-    for _ in range(3):  # a read that was under way for the poll before may bring it too late
-        task = await worker.poll(wait=0)
-        if task is not None:
-            break
-    assert task is not None
+    # A read that was under way for the poll before may bring it to nobody.
+    assert any([await worker.poll(wait=0) for _ in range(3)])
 
 
 async def test_a_failure_whose_answer_was_lost_is_said_again(client: Durasleep, worker: HttpWorker) -> None:

@@ -152,6 +152,9 @@ class Lender:
         since = time.monotonic() - KNOWN_S
         return fingerprint_of([name for name, at in tuple(self._known.items()) if at >= since])
 
+    def described(self) -> str:
+        return "it passes executions on"
+
     @property
     def free(self) -> int:
         """Polls that wait, and that no execution is under way for."""
