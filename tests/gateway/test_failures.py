@@ -12,9 +12,12 @@ import redis
 
 from durasleep import Durasleep
 from durasleep.devserver import DevServer
+from durasleep.settings import Settings
 from harness.servers import MakeServer, Server
 from tests.gateway.gateways import Gateways, Poll, Served, fetch, rpc, serving
+from tests.gateway.http_worker import HttpWorker
 from tests.gateway.raw_worker import FAR_MS, RawWorker, create, settled
+from tests.service.workers import eventually
 
 
 @pytest.fixture
@@ -69,6 +72,21 @@ async def test_a_gateway_outlives_redis(own_server: DevServer, caplog: pytest.Lo
     assert "this gateway waits, nothing is lost" in caplog.text
     assert "Redis serves this gateway again" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+async def test_a_gateway_ends_soon_while_redis_is_away(own_server: DevServer) -> None:
+    async with Durasleep(own_server.url, settings=Settings(heartbeat_s=0.2, dead_after_s=0.6)) as client:
+        async with serving(client) as served:
+            polls = [asyncio.create_task(HttpWorker(served.port, f"w{n}").poll(wait=60)) for n in range(10)]
+
+            async def are_listed() -> bool:
+                return len([one for one in (await client.overview()).workers if one.name[0] == "w"]) == len(polls)
+
+            await eventually(are_listed, "the workers to be listed")
+            own_server.kill()
+            began = time.monotonic()
+        assert time.monotonic() - began < 8, "no worker costs a wait for Redis"
+        assert await asyncio.gather(*polls) == [None] * len(polls)
 
 
 async def test_what_was_begun_is_finished_while_redis_is_full(own_server: DevServer) -> None:
