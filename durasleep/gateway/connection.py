@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
         self._hold(0)
         self._state = _State.CLOSED
         if self._unread is not None:
-            # A client that has closed before its answer came has sent an end, and its system sends a reset after that. A
+            # A client that has closed before its answer came has sent an end, and then its system sends a reset. A
             # reset alone says nothing: some proxies close so when they have read everything.
             was_reset = self._is_ended and (exc is not None or unread.was_reset(self._transport))
             if was_reset or self._is_paused:

@@ -225,7 +225,11 @@ async def test_an_answer_that_is_called_lost_was_not_read(
     """``notices`` is whether the server knows of the end of its client before it answers."""
     site, port = echo
     if not notices:
-        monkeypatch.setattr(unread, "has_left", lambda _: False)
+
+        def has_left(_transport: asyncio.Transport) -> bool:
+            return False
+
+        monkeypatch.setattr(unread, "has_left", has_left)
     for closes in (True, False):
         wire = await Wire.open(port)
         await wire.write(request(target="/lent"))
