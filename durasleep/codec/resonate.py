@@ -6,7 +6,7 @@ What goes there must be plain JSON: nothing may change on its way to another lan
 from __future__ import annotations
 
 import base64
-import binascii
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -140,10 +140,25 @@ def _decode(value: Value, what: str) -> Any:
     data = value.get("data")
     if not data:
         return None
+    text = b""
     try:
-        return msgspec.json.decode(base64.b64decode(data, validate=True))
-    except (TypeError, ValueError, binascii.Error, RecursionError) as error:
+        text = base64.b64decode(data, validate=True)
+        return msgspec.json.decode(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        if _has_half_a_pair(text):
+            raise UsageError(f"{what} has text that is not Unicode: one half of a surrogate pair") from None
         raise UsageError(f"{what} cannot be read as base64 of JSON (is it encrypted?): {error}") from None
+
+
+def _has_half_a_pair(text: bytes) -> bool:
+    """Whether that is what is wrong with this JSON, as JavaScript may write it."""
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _check(value: object, what: str) -> None:

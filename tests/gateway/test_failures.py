@@ -13,8 +13,8 @@ import redis
 from durasleep import Durasleep
 from durasleep.devserver import DevServer
 from harness.servers import MakeServer, Server
-from tests.gateway.gateways import Gateways, Poll, Served, fetch, rpc, serving
-from tests.gateway.raw_worker import FAR_MS, RawWorker, create, settled
+from tests.gateway.gateways import FAR_MS, Gateways, Poll, Served, fetch, rpc, serving
+from tests.gateway.raw_worker import RawWorker, create, settled
 
 
 @pytest.fixture
