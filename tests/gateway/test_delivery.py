@@ -10,8 +10,8 @@ import pytest
 
 from durasleep import Durasleep
 from harness.servers import Server
-from tests.gateway.gateways import Poll, Served, rpc, serving
-from tests.gateway.raw_worker import FAR_MS, RawWorker, create, settled, tags
+from tests.gateway.gateways import FAR_MS, Poll, Served, rpc, serving
+from tests.gateway.raw_worker import RawWorker, create, settled, tags
 from tests.service.workers import eventually
 
 
