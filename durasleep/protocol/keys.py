@@ -288,7 +288,7 @@ LIMIT = {
     "resonate_members_max": 10_000,  # of all objects in a request that makes or settles something
     "resonate_waiters_max": 256,  # that one call tells of an ending; a tick tells the others
     "resonate_actions_max": 10_000,  # promises that one task waits for
-    "resonate_heard_bytes_max": 16_384,  # ids of what has settled elsewhere; with more, a task is not suspended
+    "resonate_heard_bytes_max": 16_384,  # ids of what has settled elsewhere; with more, its suspension ends at once
     "resonate_tasks_max": 1000,  # in one heartbeat
     "resonate_refused_min": 30,  # acquired at least so often, a task that is released within the next is refused
     "resonate_refused_ms": 1000,  # and is offered again only then

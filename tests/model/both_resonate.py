@@ -47,15 +47,42 @@ class Shown(NamedTuple):
     inboxes: dict[str, list[str]]
 
 
-class Both:
+class Alone:
+    """The model without the scripts."""
+
+    def __init__(self) -> None:
+        self.model = Redis(FIRST_MS)
+        self.last: Ask | None = None
+
+    def ask(self, ask: Ask) -> Answer:
+        self.last = ask
+        rules = Rules(self.model)
+        answer = rules.ask(ask)
+        self.model = rules.redis()
+        return answer
+
+    def tick(self) -> None:
+        rules = Rules(self.model)
+        rules.tick()
+        self.model = rules.redis()
+
+    def take(self, addresses: Sequence[str]) -> None:
+        rules = Rules(self.model)
+        rules.take(addresses)
+        self.model = rules.redis()
+
+    def let_time_pass(self, ms: int) -> None:
+        self.model = self.model._replace(now=self.model.now + ms)
+
+
+class Both(Alone):
     """One partition, driven request by request; whatever is not as the model says raises AssertionError."""
 
     def __init__(self, client: Any, keys: Keyspace, ids: Sequence[str], addresses: Sequence[str]) -> None:
+        super().__init__()
         self.redis = client
         self.keys = keys
-        self.model = Redis(FIRST_MS)
         self._ids, self._addresses = ids, addresses
-        self.last: Ask | None = None
 
     def ask(self, ask: Ask) -> Answer:
         self.last = ask
@@ -88,9 +115,6 @@ class Both:
         ]
         assert sorted(taken, key=str) == expected
         self._compare(rules.redis(), woken, "take")
-
-    def let_time_pass(self, ms: int) -> None:
-        self.model = self.model._replace(now=self.model.now + ms)
 
     def clear(self) -> None:
         names = [*self.redis.scan_iter(match=f"{self.keys.tag}*", count=1_000)]
