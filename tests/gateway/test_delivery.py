@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep
+from durasleep.query.attention import LOOKED_MAX
 from harness.servers import Server
 from tests.gateway.gateways import FAR_MS, Poll, Served, rpc, serving
 from tests.gateway.raw_worker import RawWorker, create, settled, tags
@@ -72,6 +73,13 @@ async def test_a_queue_that_nobody_polls_waits(gateway: Served, one_server: Serv
     await one_server.client().zadd(queue, {"a": time.time() * 1000 - 61_000})  # as if it had waited for a minute
     said = [one.text for one in await client.diagnose() if one.subject == "other languages"]
     assert said == ["1 task has waited for a worker at poll://any@raw for more than a minute"]
+    many = one_server.client().pipeline()
+    for n in range(LOOKED_MAX):
+        many.zadd(queue.replace("raw", f"a{n}"), {"a": time.time() * 1000})
+    await many.execute()
+    said = [one.text for one in await client.diagnose() if one.subject == "other languages"]
+    assert said == ["more addresses have messages than are named here, or there are too many keys to see all"]
+    await one_server.client().delete(*[queue.replace("raw", f"a{n}") for n in range(LOOKED_MAX)])
     poll = await Poll.open(gateway.port, "other", "p1")
     await create(gateway.url, "b", "other")
     assert (await poll.message())["data"]["task"]["id"] == "b"

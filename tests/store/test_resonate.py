@@ -305,8 +305,8 @@ async def test_a_sleeper_takes_less_than_1000_bytes_in_redis_7(real_sdk: Sdk, re
         "resonate:scope": "global",
         "resonate:target": "poll://any@default/0123456789abcdef0123456789abcdef",
     }
-    call = {"func": "trial", "args": ["ada"], "kwargs": {}, "version": 1}
-    param = {"headers": {}, "data": base64.b64encode(json.dumps(call).encode()).decode()}
+    call: dict[str, Any] = {"func": "trial", "args": ["ada"], "kwargs": {}, "version": 1}
+    param: dict[str, Any] = {"headers": {}, "data": base64.b64encode(json.dumps(call).encode()).decode()}
     action = request("promise.create", **creating(id, tags, param=param))
     await real_sdk.ok("task.create", pid="p", ttl=60_000, action=action)
     timer = creating(f"{id}:1", tags | {"resonate:branch": f"{id}:1", "resonate:timer": "true"})
@@ -402,13 +402,13 @@ async def test_a_child_with_an_id_of_its_own_is_kept_as_long_as_a_task_may_make_
     sdk = Sdk(driver, partitions)
     charge = elsewhere("a")
     await sdk.ok("task.create", pid="p", ttl=60_000, action=request("promise.create", **creating("a", TARGET, FAR * 2)))
-    fence = {"id": "a", "version": 1, "action": request("promise.create", **creating(charge, TARGET))}
-    await sdk.ok("task.fence", **fence)
+    child = request("promise.create", **creating(charge, TARGET))
+    await sdk.ok("task.fence", id="a", version=1, action=child)
     await sdk.ok("promise.settle", id=charge, state="resolved", value={"data": "eA=="})
     assert [await sdk.retain(WEEK + DAY) for _ in range(3)] == [0, 0, 0]
     await sdk.tick()
     await sdk.ok("task.acquire", id="a", version=1, pid="p", ttl=60_000)
-    made = await sdk.ok("task.fence", **fence | {"version": 2})
+    made = await sdk.ok("task.fence", id="a", version=2, action=child)
     assert made["action"]["data"]["promise"]["value"] == {"data": "eA=="}
     await sdk.ok("promise.settle", id="a", state="resolved", value={})
     assert sum([await sdk.retain(DAY) for _ in range(9)]) == 2

@@ -7,7 +7,6 @@ local limit, now_ms = unpack(ARGV, 1, 2)
 local LATER_MS = 86400000
 -- @include resonate/clock
 -- @include resonate/waiters
--- @include resonate/queue
 -- @include resonate/branches
 -- @include text_of
 local settled = own_prefix .. 'settled'
@@ -61,7 +60,7 @@ end
 local function look(id)
   local record = store.load(id)
   if not record or store.is_pending(record) then return redis.call('ZREM', settled, id) end
-  local has_news = redis.call('ZSCORE', own_prefix .. 'queue:' .. queue.OURS, id)
+  local has_news = redis.call('ZSCORE', own_prefix .. 'queue:durasleep://', id)
   if has_news or record[R.children] or is_needed(record) then return look_later(id, now + LATER_MS) end
   local root = retention.root_of(record)
   root = store.load(root == id and tags.root_of(id) or root)
