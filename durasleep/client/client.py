@@ -550,6 +550,11 @@ async def store_of(client: Client) -> Store:
     return await client._opened()
 
 
+def unopened_store_of(client: Client) -> Store:  # asyncio only
+    """The store of a client here, which may not be connected yet."""
+    return client._waiter.store
+
+
 def inbox_of(client: Client) -> Inbox:
     """The inbox of a client here."""
     return client._waiter.inbox

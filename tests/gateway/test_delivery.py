@@ -12,6 +12,7 @@ from durasleep import Durasleep
 from harness.servers import Server
 from tests.gateway.gateways import Poll, Served, rpc, serving
 from tests.gateway.raw_worker import FAR_MS, RawWorker, create, settled, tags
+from tests.service.workers import eventually
 
 
 async def test_a_sleep_ends_when_it_is_due_and_never_earlier(gateway: Served, one_server: Server) -> None:
@@ -92,6 +93,20 @@ async def test_who_listens_for_a_promise_is_told_of_its_end(gateway: Served) -> 
         await rpc(gateway.url, "promise.register_listener", awaited=f"b{n}", address="poll://any@raw/p2")
         await rpc(gateway.url, "promise.settle", id=f"b{n}", state="resolved", value={})
     assert {(await preferred.message())["data"]["promise"]["id"] for _ in range(4)} == {f"b{n}" for n in range(4)}
+
+
+async def test_an_address_that_is_damaged_stops_no_other(
+    gateway: Served, one_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, redis = gateway.gateway.store.keyspaces[0].resonate, one_server.client()
+    await redis.set(f"{own}queue:poll://any@broken", "x")
+    await redis.set(f"{own}promise:x", "x")
+    await redis.zadd(f"{own}timers", {"tx": 1})
+    polls = [await Poll.open(gateway.port, group, "p1") for group in ("broken", "raw")]
+    await create(gateway.url, "a")
+    assert (await polls[1].message())["data"]["task"]["id"] == "a"
+    for what in ("the timer tx fails: WRONGTYPE", "the messages for poll://any@broken cannot be read: WRONGTYPE"):
+        await eventually(lambda what=what: what in caplog.text, what)
 
 
 async def test_several_gateways_need_not_agree(gateway: Served, one_server: Server, namespace: str) -> None:

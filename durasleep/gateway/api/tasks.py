@@ -16,7 +16,7 @@ from durasleep.gateway.api.routes import VALUES, WAIT_MAX_S, Answer, Call, Handl
 from durasleep.gateway.api.schema import Schema
 from durasleep.gateway.api.values import Document, invalid
 from durasleep.gateway.tasks.groups import TooManyGroups
-from durasleep.gateway.tasks.leases import Failure, RetryPolicy, Token, read_token, write_token
+from durasleep.gateway.tasks.leases import TOKEN_CHARACTERS_MAX, Failure, RetryPolicy, Token, read_token, write_token
 from durasleep.gateway.tasks.lender import Asked, Leased
 from durasleep.model import State, check_name
 from durasleep.observe import tracing
@@ -194,10 +194,10 @@ def _read_progress(body: Mapping[str, Any]) -> StepProgress | None:
 # -- what is declared
 
 _NAME: Schema = schema.text("The name of a function.", minLength=1, maxLength=_NAME_MAX)
-_LEASE = schema.text("The lease, as `:poll` has answered it.", minLength=1, maxLength=8_192)
+_LEASE = schema.text("The lease, as `:poll` has answered it.", minLength=1, maxLength=TOKEN_CHARACTERS_MAX)
 _STATE = schema.text(
     "How the execution stands now; `pending` if another attempt follows.",
-    enum=["pending", "resolved", "rejected", "canceled"],
+    enum=["pending", "resolved", "rejected", "canceled", "timedout"],
 )
 
 SCHEMAS: Mapping[str, Schema] = {
