@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -26,6 +27,8 @@ _VERSION = 1  # of a function, in a call that names none
 _DEPTH_MAX = 100  # of lists and dicts in each other
 _INT_MAX = (1 << 53) - 1  # JavaScript rounds larger numbers
 _TEXT_MAX = 8_192  # of a message of an error
+# A text in JSON that ends or begins within a character: JavaScript writes such ones.
+_HALF_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
 _PLAIN = (
     "what goes to another language is plain JSON: text, finite numbers (whole ones less than 2^53), true, false, null, "
     "lists, and dicts whose keys are text"
@@ -143,6 +146,8 @@ def _decode(value: Value, what: str) -> Any:
     try:
         return msgspec.json.decode(base64.b64decode(data, validate=True))
     except (TypeError, ValueError, binascii.Error, RecursionError) as error:
+        if isinstance(error, msgspec.DecodeError) and _HALF_PAIR.search(base64.b64decode(data)):
+            raise UsageError(f"{what} has text that is not Unicode: half of a pair, such as \\ud800") from None
         raise UsageError(f"{what} cannot be read as base64 of JSON (is it encrypted?): {error}") from None
 
 
