@@ -178,7 +178,7 @@ class _Loop:
         is_full = _hand_out(parts, answers[len(ticks) :])
         ticked = await self._store.run(_going_on(ticking, answers[: len(ticks)]))
         for problem in ticked.problems:
-            logger.warning("a promise of a schedule was refused: %s", problem)
+            logger.warning("not everything that is due was done: %s", problem)
         self._clock.observe(ticked.server_us, began, received)
         self._next_due_ms = ticked.next_due_ms
         return is_full or ticked.due >= DUE_MAX

@@ -189,7 +189,7 @@ R = {
     "resumes": "r",  # how many promises have settled since it was acquired
     "children": "n",  # of a root: how many promises below it are pending
     "counted": "o",  # it is one of these: 1, or the id of the root if that is not the beginning of its own
-    "heard": "h",  # while it is acquired: promises of other partitions that have settled, each followed by a NUL
+    "heard": "h",  # while it is acquired: promises elsewhere that have settled, each followed by a NUL; "+" for many
     "awaits": "a",  # while it is suspended: one of those it waits for, "+" for its own id at the beginning
     "cursor": "y",  # how far the removal of its branch has come
 }
@@ -286,6 +286,7 @@ LIMIT = {
     "resonate_members_max": 10_000,  # of all objects in a request that makes or settles something
     "resonate_waiters_max": 256,  # that one call tells of an ending; a tick tells the others
     "resonate_actions_max": 10_000,  # promises that one task waits for
+    "resonate_heard_bytes_max": 16_384,  # ids of what has settled elsewhere; with more, a task is not suspended
     "resonate_tasks_max": 1000,  # in one heartbeat
     "resonate_refused_min": 30,  # acquired at least so often, a task that is released within the next is refused
     "resonate_refused_ms": 1000,  # and is offered again only then

@@ -26,10 +26,11 @@ def claim(keys: Keyspace, key: str, mark: bytes, *, ttl_ms: int) -> Plan[Claim]:
     name = keys.repeat(key)
     noted: bytes | None = None
     while noted is None:  # it may expire between the two commands
-        _, answer = yield [
+        claimed, answer = yield [
             Command([b"SET", name, mark, b"NX", b"PX", str(ttl_ms)], bool),
             Command([b"GET", name], lambda value: value),
         ]
+        unwrap(claimed)
         noted = unwrap(answer)
     return Claim(noted == mark, noted)
 

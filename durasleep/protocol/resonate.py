@@ -67,7 +67,7 @@ class Ticked:
     schedules: list[DueSchedule]
     tells: list[Tell]
     problems: list[str] = field(default_factory=list[str])
-    """Promises of schedules that were refused, in sentences: whoever follows a tick finds them."""
+    """What of this could not be done, in sentences: whoever follows a tick finds it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ makes or settles in another partition is made after it was seen that the task is
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, cast
@@ -13,7 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from durasleep.cron import Spec, translated
-from durasleep.errors import UsageError
+from durasleep.errors import DurasleepError, UsageError
 from durasleep.protocol import resonate, server
 from durasleep.protocol.command import Command, Plan, unwrap
 from durasleep.protocol.keys import LIMIT, Keyspace
@@ -23,10 +25,13 @@ from durasleep.protocol.resonate import VERSION, Answer, DueSchedule, Tell, Tick
 TICKS_MAX = 100
 """Times of one schedule for which promises are made at once; the others follow."""
 _PLAIN_BYTES_MAX = 16_384  # a longer heartbeat may name more tasks than one call looks at
+_ELEMENTS_MAX = 100_000  # of a request: more than a task has that waits for all that it may
 _Raw = dict[str, msgspec.Raw]
 
 _HEADS = msgspec.json.Decoder(_Raw)
-_ANY = msgspec.json.Decoder()
+_ANY = msgspec.json.Decoder(float_hook=float)  # 1e999 is infinite here and in Redis; no field takes it
+_LOOK = msgspec.json.Decoder(msgspec.Raw)  # builds nothing: half a microsecond
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _encode = msgspec.json.encode
 
 
@@ -47,31 +52,50 @@ def _answer(status: int, data: bytes, kind: str, corr_id: str) -> Answer:
 def plain(keyspaces: Keyspaces, request: bytes) -> Command[Answer] | None:
     """The one call that does a request, if nobody needs to read it before; None if ``ask`` has to.
 
-    Bytes that are not UTF-8 are for ``ask``, too, which refuses them.
+    What is not JSON, or has very many elements, is for ``ask``, too, which refuses it: Redis would take ``NaN``, and
+    stop for a while.
     """
     if (
         len(keyspaces) > 1
         or b'"schedule.create"' in request
         or (b"heartbeat" in request and len(request) > _PLAIN_BYTES_MAX)
+        or not _is_json(request)
+        or _has_many(request)
     ):
         return None
-    if not request.isascii():
-        try:
-            request.decode()
-        except UnicodeDecodeError:
-            return None
     return resonate.rpc(keyspaces[0], request)
+
+
+def _is_json(request: bytes) -> bool:
+    try:
+        _LOOK.decode(request)
+        if not request.isascii():
+            request.decode()
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _has_many(request: bytes) -> bool:
+    """Whether it has more elements than it may; those in a text do not count."""
+    return _elements(request) > _ELEMENTS_MAX and _elements(_TEXT.sub(b"", request)) > _ELEMENTS_MAX
+
+
+def _elements(request: bytes) -> int:
+    return request.count(b",") + request.count(b"[") + request.count(b"{")
 
 
 def ask(keyspaces: Keyspaces, request: bytes, *, may_simulate: bool = False) -> Plan[Answer]:
     """Do any request. With ``may_simulate`` the time is the one in its head, if there is one."""
+    if _has_many(request):
+        return refusal(400, f"The request has more than {_ELEMENTS_MAX} elements")
     try:
-        sent = _ANY.decode(request)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError):
-        sent = None
-    whole, head = _as_object(sent), _as_object(_as_object(sent).get("head"))
-    if not head:
+        whole = _as_object(_ANY.decode(request)) if _is_json(request) else {}
+    except msgspec.DecodeError:  # a whole number of thousands of digits
+        whole = {}
+    if not isinstance(whole.get("head"), dict | list):
         return refusal(400, "The request is not JSON with a kind, a head and data")
+    head = _as_object(whole["head"])
     time = head.get("resonate:debug_time") if may_simulate else None
     now_ms = time if isinstance(time, int) and time >= 0 else None
     data, kind = _as_object(whole.get("data")), whole.get("kind")
@@ -123,8 +147,8 @@ class _Request:
                 return self._register_callback()
             case "task.fence" if self._are_apart(data.get("id"), _object(_object(data, "action"), "data").get("id")):
                 return self._fence()
-            case "task.suspend" if self._awaited_elsewhere():
-                return self._suspend()
+            case "task.suspend" if elsewhere := self._awaited_elsewhere():
+                return self._suspend(elsewhere)
             case "promise.register_callback" | "promise.register_listener":
                 return _whole(self._keyspaces, data.get("awaited"), self._request, self._now_ms)
             case _:
@@ -207,13 +231,12 @@ class _Request:
         ids = [_object(action, "data").get("awaited") for action in _as_list(self._data.get("actions"))]
         return [awaited for awaited in ids if isinstance(awaited, str) and self._are_apart(id, awaited)]
 
-    def _suspend(self) -> Plan[Answer]:
+    def _suspend(self, elsewhere: Sequence[str]) -> Plan[Answer]:
         """First the others learn that the task waits; then it is suspended, unless it has heard of an end meanwhile."""
         id, version, actions = self._data["id"], self._data.get("version"), self._data["actions"]
         [held] = yield [self._rpc(id, self._request, "held")]
         if unwrap(held).status != _OK:
             return unwrap(held)
-        elsewhere = self._awaited_elsewhere()
         by_partition: dict[int, list[Any]] = {}
         for action in actions:
             by_partition.setdefault(keys_of(self._keyspaces, action["data"]["awaited"]).partition, []).append(action)
@@ -292,10 +315,11 @@ def follow(keyspaces: Keyspaces, keys: Keyspace, ticked: Ticked, *, now_ms: int 
     """What a tick leaves to its caller: the promises of schedules, and what is to be told to other partitions. If the
     caller does not do it, the next tick some seconds later says it again.
     """
-    for schedule in ticked.schedules:
-        problems = yield from _start(keyspaces, keys, schedule, ticked.server_us // 1000, now_ms)
-        ticked.problems.extend(problems)
-    yield from _notify(keyspaces, keys, ticked.tells, now_ms)
+    starts = [_start(keyspaces, keys, one, ticked.server_us // 1000, now_ms) for one in ticked.schedules]
+    steps = [_notify(keyspaces, keys, ticked.tells, now_ms), *starts]
+    random.shuffle(steps)  # a node of a cluster that is away ends this plan: what comes after it has its turn later
+    for step in steps:
+        ticked.problems.extend((yield from step))
 
 
 def _start(
@@ -305,6 +329,15 @@ def _start(
 
     A promise that breaks a rule is left out. If one cannot be made now, as in a Redis that is full, its time stays due.
     """
+    try:
+        return (yield from _make(keyspaces, keys, schedule, until_ms, now_ms))
+    except (DurasleepError, msgspec.DecodeError, ValueError) as error:
+        return [f"those of {schedule.id} are made later: {error}"]
+
+
+def _make(
+    keyspaces: Keyspaces, keys: Keyspace, schedule: DueSchedule, until_ms: int, now_ms: int | None
+) -> Plan[list[str]]:
     if next_of(schedule.cron, until_ms) is None:
         return []  # another version has read it: a caller of that version is offered it, too
     spec = Spec("UTC", lines=(translated(schedule.cron),))
@@ -313,12 +346,12 @@ def _start(
     problems: list[str] = []
     last_ms = None
     for tick_ms, reply in zip(times, (yield calls), strict=True):
-        answer: Answer = unwrap(reply)
-        is_refused = answer.status != _OK
-        if is_refused:
-            what = "left out" if answer.status == _WRONG else "made later"
-            problems.append(f"that of {schedule.id} for {tick_ms} is {what}: {_ANY.decode(answer.body)['data']}")
-        if is_refused and answer.status != _WRONG:
+        is_wrong = isinstance(reply, Answer) and reply.status == _WRONG
+        is_made = isinstance(reply, Answer) and reply.status == _OK
+        if not is_made:
+            why = _ANY.decode(reply.body)["data"] if isinstance(reply, Answer) else reply
+            problems.append(f"that of {schedule.id} for {tick_ms} is {'left out' if is_wrong else 'made later'}: {why}")
+        if not is_made and not is_wrong:
             break
         last_ms = tick_ms
     if last_ms is not None:
@@ -337,15 +370,18 @@ def _promise_of(keyspaces: Keyspaces, schedule: DueSchedule, tick_ms: int, now_m
     return resonate.rpc(keys_of(keyspaces, id), _encode(request), now_ms=now_ms)
 
 
-def _notify(keyspaces: Keyspaces, keys: Keyspace, tells: Sequence[Tell], now_ms: int | None) -> Plan[None]:
+def _notify(keyspaces: Keyspaces, keys: Keyspace, tells: Sequence[Tell], now_ms: int | None) -> Plan[list[str]]:
     """Tell tasks of other partitions what has settled. It is forgotten here when they have heard."""
-    if not tells:
-        return
     calls = [
         resonate.tick(keys_of(keyspaces, one.awaiter), limit=0, now_ms=now_ms, notes=[resonate.settled(one)])
         for one in tells
     ]
-    answers = yield calls
-    heard = [one for one, answer in zip(tells, answers, strict=True) if isinstance(answer, Ticked)]
-    [answer] = yield [resonate.tick(keys, limit=0, now_ms=now_ms, notes=[resonate.told(one) for one in heard])]
-    unwrap(answer)
+    answers = (yield calls) if calls else []
+    heard = [resonate.told(one) for one, answer in zip(tells, answers, strict=True) if isinstance(answer, Ticked)]
+    if heard:
+        yield [resonate.tick(keys, limit=0, now_ms=now_ms, notes=heard)]  # without that, they hear it again
+    return [
+        f"{one.awaiter} is told later of the end of {one.awaited}: {answer}"
+        for one, answer in zip(tells, answers, strict=True)
+        if not isinstance(answer, Ticked)
+    ]

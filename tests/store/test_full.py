@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from durasleep.errors import StoreFull, StoreRefused
+from durasleep.errors import StoreFull, StoreRefused, StoreUnavailable
 from durasleep.model import (
     CancelEntry,
     Checkpoint,
@@ -26,9 +26,10 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.protocol import commit, membership, promises, view
+from durasleep.protocol import commit, membership, promises, schedules, view
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
+from durasleep.protocol.schedules import Change, Schedule
 from durasleep.query import forking, fsck
 from harness.servers import Server
 from tests.store.driver import FAR, OTHER, WORKER, Driver, child
@@ -201,6 +202,20 @@ async def test_who_may_not_set_timers_is_told_so_before_anything_is_written(one_
                 await refused.commit(lease, CommitAction.RESOLVE)
         await driver.redis.acl_deluser("refused")
         assert await driver.snapshot() == before
+
+
+async def test_a_schedule_whose_time_has_come_stays_due(driver: Driver) -> None:
+    nightly = Schedule("nightly", "0 0 * * *", "UTC", "f", "workers", b"", 1000)
+    await driver.store.call(schedules.put_schedule(driver.keys, nightly))
+    await fill(driver)
+    assert (await driver.fire()).schedules == ["nightly"]
+    advance = schedules.advance_schedule(driver.keys, nightly, Change(2000, "=2000", [PromiseId("nightly@1000")]))
+    [refused] = await driver.store.ask_once([advance])
+    assert isinstance(refused, StoreUnavailable), "who waits for it repeats it"
+    assert await driver.store.call(schedules.read_schedule(driver.keys, "nightly")) == nightly
+    await driver.redis.config_set("maxmemory", 0)
+    assert (await driver.store.call(advance)).word == "advanced"
+    assert await driver.place("nightly@1000") is Place.QUEUED
 
 
 def receive(number: str) -> StartReceive:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durasleep.protocol import resonate, resonate_requests
-from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.keys import LIMIT, RS, R
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.resonate import VERSION, Answer, Ticked
 from durasleep.query import fsck
@@ -232,6 +232,11 @@ RAW = [
     b'{"kind":"promise.create","head":{"version":"2026-04-01"},"data":{"id":"b","timeoutAt":1,"tags":{"a":1,"a":"b"}}}',
     b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"\\ud800"}}',
     b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"\xff"}}',
+    b'{"kind":"promise.get","head":{},"data":{"id":"a"}}',
+    b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":NaN}}',
+    b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":-Infinity}}',
+    b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":0x10}}',
+    b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":[' + b"[]," * 60_000 + b"1]}}",
     b'{"kind":"promise.get","head":{"version":"2026-04-01"},"data":{"id":"a","x":' + b"[" * 2000 + b"]" * 2000 + b"}}",
 ]
 
@@ -244,12 +249,14 @@ async def test_a_bad_request_is_refused_and_changes_nothing(sdk: Sdk) -> None:
         status, said = await sdk.ask(kind, **data)
         assert (status, type(said)) == (400, str), (kind, data)
     for body in RAW:
-        plan = resonate_requests.ask(sdk.keyspaces, body)
+        plans = [resonate_requests.ask(Keyspaces(sdk.driver.namespace, count), body) for count in (1, 4)]
+        answers = [await sdk.driver.store.run(plan) for plan in plans]
         call = resonate_requests.plain(sdk.keyspaces, body)
-        answers = [await sdk.driver.store.run(plan), *([await sdk.driver.store.call(call)] if call else [])]
-        for answer in answers:
-            assert answer.status == 400, body
-            assert isinstance(json.loads(answer.body)["data"], str)
+        answers += [await sdk.driver.store.call(call)] if call else []
+        assert {answer.status for answer in answers} == {400}, body
+        said = [json.loads(answer.body) for answer in answers]
+        assert isinstance(said[0]["data"], str)
+        assert said[1:] == said[:1] * len(said[1:])
     assert await sdk.driver.snapshot() == before
 
 
@@ -440,6 +447,28 @@ async def test_a_schedule_makes_a_promise_for_each_of_its_times(sdk: Sdk) -> Non
     assert [(await sdk.ask(f"schedule.{what}", id="s"))[0] for what in ("get", "delete")] == [404, 404]
 
 
+async def test_a_schedule_that_cannot_be_followed_stops_no_other_one_and_no_word_to_other_partitions(sdk4: Sdk) -> None:
+    ids = [id for id in (f"s{number}" for number in range(99)) if resonate.partition_of(id, 4) == 0]
+    keys, redis, asleep = sdk4.keyspaces[0], sdk4.driver.redis, elsewhere(ids[0])
+    data: dict[str, Any] = {"cron": "0 * * * *", "promiseTimeout": DAY, "promiseTags": TARGET}
+    for id in ids[:3]:
+        made = await sdk4.ok("schedule.create", id=id, promiseId="{{.id}}:{{.timestamp}}", **data)
+    at = made["schedule"]["nextRunAt"]
+    await redis.set(f"{keys.resonate}promise:{ids[0]}:{at}", "no hash")
+    await redis.hset(f"{keys.resonate}schedule:{ids[1]}", RS["tags"], "?")
+    await sdk4.ok("promise.create", **creating(ids[3], {"resonate:external": "true"}))
+    await sdk4.start(asleep)
+    await sdk4.ok("task.suspend", id=asleep, version=1, actions=waiting(asleep, ids[3]))
+    await sdk4.ok("promise.settle", id=ids[3], state="resolved", value={})
+    sdk4.now = at
+    said = (await sdk4.tick()).problems
+    assert [(await sdk4.task(asleep)), await sdk4.state(f"{ids[2]}:{at}")] == ["pending", "pending"]
+    assert all(any(id in one for one in said) for id in ids[:2])
+    await redis.delete(f"{keys.resonate}promise:{ids[0]}:{at}")
+    await sdk4.tick(5_000)
+    assert await sdk4.state(f"{ids[0]}:{at}") == "pending"
+
+
 # -- a full server
 
 
@@ -523,6 +552,22 @@ async def test_a_task_hears_of_an_end_in_another_partition_before_it_sleeps(sdk4
     empty = json.dumps(request("task.suspend", id="a", version=1, actions=[])).encode()
     answer = await store.call(resonate.rpc(here, empty, part="here", others=[other], now_ms=NOW))
     assert (answer.status, await sdk4.task("a")) == (300, "acquired")
+
+
+async def test_a_task_that_has_heard_of_very_many_ends_looks_again_once(sdk4: Sdk) -> None:
+    await sdk4.start("a")
+    other, long = elsewhere("a"), "x" * 1000
+    await sdk4.ok("promise.create", **creating(other, TARGET))
+    keys, store = resonate.keys_of(sdk4.keyspaces, "a"), sdk4.driver.store
+    for number in range(20):
+        note = resonate.settled(resonate.Tell("a", f"{long}{number}"))
+        await store.call(resonate.tick(keys, limit=0, now_ms=NOW, notes=[note]))
+    assert await sdk4.driver.redis.hstrlen(f"{keys.resonate}promise:a", R["heard"]) <= LIMIT["resonate_heard_bytes_max"]
+    assert await sdk4.ok("task.suspend", 300, id="a", version=1, actions=waiting("a", other)) == {"preload": []}
+    await sdk4.ok("task.suspend", id="a", version=1, actions=waiting("a", other))
+    await sdk4.ok("promise.settle", id=other, state="resolved", value={})
+    await sdk4.tick()
+    assert await sdk4.task("a") == "pending"
 
 
 async def test_callbacks_and_heartbeats_go_to_all_partitions(sdk4: Sdk) -> None:

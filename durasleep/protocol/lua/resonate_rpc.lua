@@ -1,9 +1,9 @@
 -- Does one request of Resonate's protocol: JSON in, JSON out.
--- `now_ms` is the time if the caller simulates, else empty. `next_run_at` is when a schedule that is to be created is due
--- first, empty if its cron line cannot be read.
--- `part` says which part of a request is done here that concerns several partitions, else it is empty: "held" checks it,
--- and that the task is held; "there" adds an awaiter of another partition; "here" suspends a task that waits for promises
--- of other partitions, whose ids follow, and "settled" if one of these has settled.
+-- `now_ms` is the time if the caller simulates, else empty. `next_run_at` is when a schedule that is to be created is
+-- due first, empty if its cron line cannot be read.
+-- `part` says which part of a request is done here that concerns several partitions, else it is empty: "held" checks
+-- it, and that the task is held; "there" adds an awaiter of another partition; "here" suspends a task that waits for
+-- promises of other partitions, whose ids follow, and "settled" if one of these has settled.
 -- Answers the status, and the envelope of the answer.
 -- @include resonate/keys
 local request, now_ms, next_run_at, part = unpack(ARGV, 1, 4)
@@ -35,7 +35,8 @@ function reply.envelope(kind, corr_id, status, data)
   })
 end
 
--- What does a kind of request; nil for one that is unknown. Only this one function is made, because a script makes its functions again at every call.
+-- What does a kind of request; nil for one that is unknown. The functions of the other kinds are not made: a script
+-- makes all its functions anew at each call.
 local function operation(of)
   if of == 'promise.get' then
     -- @include resonate/promise_get

@@ -20,9 +20,12 @@ function promises.resume(awaiter, foreign)
     queue.send(record)
   elseif record[R.task] ~= 'f' then
     local heard = record[R.heard] or ''
-    if foreign and string.find('\0' .. heard, '\0' .. foreign .. '\0', 1, true) then return end
+    if foreign and (heard == WORD.many or string.find('\0' .. heard, '\0' .. foreign .. '\0', 1, true)) then return end
     store.put(record, R.resumes, int(tonumber(record[R.resumes] or '0') + 1))
-    if foreign then store.put(record, R.heard, heard .. foreign .. '\0') end
+    if foreign then
+      heard = heard .. foreign .. '\0'
+      store.put(record, R.heard, #heard <= LIMIT.resonate_heard_bytes_max and heard or WORD.many)
+    end
   end
 end
 

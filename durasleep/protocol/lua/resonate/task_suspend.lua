@@ -33,12 +33,17 @@ local function add_awaiter(data)
   return 200, is_any_settled and '{"settled":true}' or '{"settled":false}'
 end
 
--- Whether the task has heard of a promise of another partition since it was asked whether that is pending.
+-- Whether the task has heard of a promise of another partition since it was asked whether that is pending. If it has
+-- heard of very many, it may be said too often: the task looks again.
 local function has_heard(record)
-  for i = 5, #ARGV do
-    if string.find('\0' .. (record[R.heard] or ''), '\0' .. ARGV[i] .. '\0', 1, true) then return true end
+  local heard, known = record[R.heard] or '', {}
+  for id in string.gmatch(heard, '[^%z]+') do
+    known[id] = true
   end
-  return false
+  for i = 5, #ARGV do
+    if known[ARGV[i]] then return true end
+  end
+  return heard == WORD.many
 end
 
 -- One of the promises that it waits for, which proves that somebody will wake it. Mostly it is a child.
