@@ -342,7 +342,8 @@ def untaken(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Messages for workers of other languages, or for a gateway, that nobody takes."""
     found = SearchPage()
     named = yield from search.named_keys(keyspaces, "r:queue:", found)
-    queues = sorted({(address, keys.partition): keys for keys, address in named}.items())[:LOOKED_MAX]
+    every = sorted({(address, keys.partition): keys for keys, address in named}.items())
+    queues = every[:LOOKED_MAX]
     until = b"%d" % (now_ms - _UNTAKEN_MS)
     ask = [sorted_sets.count_between(f"{keys.resonate}queue:{name}", b"-inf", until) for (name, _), keys in queues]
     counts: list[Any] = (yield ask) if ask else []
@@ -365,7 +366,7 @@ def untaken(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     if count := sum(one for one in unread if _is_known(one)):
         text = f"{_count(count, 'call', 'calls')} to or from another language: no gateway can read the values"
         said.append(Diagnosis(Level.WARNING, "other languages", text, "durasleep serve MODULE, with the application"))
-    if not found.is_all or len(waiting) > NAMED_MAX:
+    if not found.is_all or len(every) > LOOKED_MAX or len(waiting) > NAMED_MAX:
         text = "more addresses have messages than are named here, or there are too many keys to see all"
         said.append(Diagnosis(Level.WARNING, "other languages", text))
     return said

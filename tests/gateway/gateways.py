@@ -48,14 +48,19 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(client: Durasleep, bridge: Sequence[str] = (), **options: Any) -> AsyncGenerator[Served]:
-    """A gateway in this loop, with these options of ``Options``, that bridges these groups."""
+async def serving(
+    client: Durasleep, bridge: Sequence[str] = (), *, waits: bool = True, **options: Any
+) -> AsyncGenerator[Served]:
+    """A gateway in this loop, with these options of ``Options``, that bridges these groups. ``waits`` until it is
+    ready.
+    """
     sockets, stop = listen(HOST, 0), asyncio.Event()
     gateway = Gateway(client, Options(**options), [lambda of: Bridge(of, bridge).run()])
     running = asyncio.create_task(gateway.run(sockets, stop))
     ready = asyncio.create_task(gateway.ready.wait())
     try:
-        await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+        if waits:
+            await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if not running.done():
             yield Served(gateway, sockets[0].getsockname()[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -46,15 +47,42 @@ class Shown(NamedTuple):
     inboxes: dict[str, list[str]]
 
 
-class Both:
+class Alone:
+    """The model without the scripts."""
+
+    def __init__(self) -> None:
+        self.model = Redis(FIRST_MS)
+        self.last: Ask | None = None
+
+    def ask(self, ask: Ask) -> Answer:
+        self.last = ask
+        rules = Rules(self.model)
+        answer = rules.ask(ask)
+        self.model = rules.redis()
+        return answer
+
+    def tick(self) -> None:
+        rules = Rules(self.model)
+        rules.tick()
+        self.model = rules.redis()
+
+    def take(self, addresses: Sequence[str]) -> None:
+        rules = Rules(self.model)
+        rules.take(addresses)
+        self.model = rules.redis()
+
+    def let_time_pass(self, ms: int) -> None:
+        self.model = self.model._replace(now=self.model.now + ms)
+
+
+class Both(Alone):
     """One partition, driven request by request; whatever is not as the model says raises AssertionError."""
 
     def __init__(self, client: Any, keys: Keyspace, ids: Sequence[str], addresses: Sequence[str]) -> None:
+        super().__init__()
         self.redis = client
         self.keys = keys
-        self.model = Redis(FIRST_MS)
         self._ids, self._addresses = ids, addresses
-        self.last: Ask | None = None
 
     def ask(self, ask: Ask) -> Answer:
         self.last = ask
@@ -87,9 +115,6 @@ class Both:
         ]
         assert sorted(taken, key=str) == expected
         self._compare(rules.redis(), woken, "take")
-
-    def let_time_pass(self, ms: int) -> None:
-        self.model = self.model._replace(now=self.model.now + ms)
 
     def clear(self) -> None:
         names = [*self.redis.scan_iter(match=f"{self.keys.tag}*", count=1_000)]
@@ -145,7 +170,7 @@ class Both:
         replies = pipeline.execute()
         hashes, timers, rest = replies[: len(self._ids)], replies[len(self._ids)], replies[len(self._ids) + 1 :]
         return Shown(
-            {id: _shown(fields) for id, fields in zip(self._ids, hashes, strict=True) if fields},
+            {id: _shown(id, fields) for id, fields in zip(self._ids, hashes, strict=True) if fields},
             _scores(timers),
             {address: _scores(queue) for address, queue in zip(self._addresses, rest[::2], strict=True)},
             {
@@ -291,14 +316,17 @@ def fields_of(promise: Promise) -> dict[str, Data]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _shown(fields: dict[bytes, bytes]) -> dict[str, Data]:
+def _shown(id: str, fields: dict[bytes, bytes]) -> dict[str, Data]:
     found: dict[str, Data] = {_NAMES.get(name.decode(), "?"): value.decode() for name, value in fields.items()}
     shown = {name: value for name, value in found.items() if name in _SHOWN}
     for name in ("timeout", "created", "settled", "version", "ttl", "resumes"):
         if name in shown:
             shown[name] = int(shown[name])
     if "waiters" in shown:
-        shown["waiters"] = frozenset([one for one in shown["waiters"].split("\0") if one])
+        parent = f"c{re.sub('[.:][^.:]*$', '', id)}"
+        shown["waiters"] = frozenset([parent if one == "^" else one for one in shown["waiters"].split("\0") if one])
+    if shown.get("target", "").startswith("@"):
+        shown["target"] = "poll://any" + shown["target"]
     if "state" in shown:
         shown["state"] = STATES[shown["state"]]
     return shown

@@ -33,23 +33,23 @@ local function add_awaiter(data)
   return 200, is_any_settled and '{"settled":true}' or '{"settled":false}'
 end
 
--- Whether the task has heard of a promise of another partition since it was asked whether that is pending. If it has
--- heard of very many, it may be said too often: the task looks again.
+-- Whether the task has heard of a promise of another partition since it was asked whether that is pending. What it has
+-- heard is kept until it is suspended: the same may be asked again because the answer was lost, or twice at a time.
 local function has_heard(record)
-  local heard, known = record[R.heard] or '', {}
-  for id in string.gmatch(heard, '[^%z]+') do
+  local known = {}
+  for id in string.gmatch(record[R.heard] or '', '[^%z]+') do
     known[id] = true
   end
   for i = 5, #ARGV do
     if known[ARGV[i]] then return true end
   end
-  return heard == WORD.many
+  return false
 end
 
 -- One of the promises that it waits for, which proves that somebody will wake it. Mostly it is a child.
 local function awaits_of(record, awaited)
   local size = #record.id
-  return string.sub(awaited, 1, size) == record.id and '+' .. string.sub(awaited, size + 1) or awaited
+  return string.sub(awaited, 1, size) == record.id and '\0' .. string.sub(awaited, size + 1) or awaited
 end
 
 return function(data)
@@ -59,7 +59,8 @@ return function(data)
   local record, status, sentence = lease.held(data.id, data.version)
   if not record then return reply.refused(status, sentence) end
   if part == 'held' then return 200, '{}' end
-  local is_any_settled, awaited = part == 'settled' or has_heard(record), {}
+  local was_many = record[R.heard] == WORD.many
+  local is_any_settled, awaited = part == 'settled' or (not was_many and has_heard(record)), {}
   for i, action in ipairs(data.actions) do
     local other = promises.touch(action.data.awaited)
     if not other then return reply.refused(422, 'Awaited promise not found') end
@@ -68,7 +69,7 @@ return function(data)
     awaited[i] = other
   end
   if is_any_settled then
-    store.put(record, R.resumes, false, R.heard, false)
+    store.put(record, R.resumes, false)
     return 300, '{"preload":' .. branches.preload(record) .. '}'
   end
   for _, other in ipairs(awaited) do
@@ -77,5 +78,6 @@ return function(data)
   store.put(record, R.task, 's', R.pid, false, R.ttl, false, R.resumes, false, R.heard, false)
   store.put(record, R.awaits, awaits_of(record, awaited[1] and awaited[1].id or ARGV[5]))
   timer.disarm('t' .. record.id)
+  if was_many then promises.resume(record.id) end -- it may have heard of one of these
   return 200, '{}'
 end
