@@ -463,13 +463,23 @@ class Sealed(Reversed):
         return super().unwrap(payload)
 
 
-async def test_an_ending_waits_for_a_gateway_that_can_read_it(one_server: Server, namespace: str) -> None:
+async def test_an_ending_waits_for_a_gateway_that_can_read_it(
+    one_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with (
         Durasleep(one_server.url, namespace=namespace, codec=Codec(outer=Reversed())) as app,
         Durasleep(one_server.url, namespace=namespace, codec=Codec(outer=Sealed())) as sealed,
     ):
         add_functions(sealed)
-        async with serving(app) as served, working(sealed):
+        async with serving(sealed) as served, working(sealed):
             await create(served, "r", {"func": "double", "args": [4]})
+            await until(app, "r", "done")
+            await eventually(lambda: "cannot be read here, and is left to another" in caplog.text, "it to be tried")
+        store = await store_of(app)
+        await store.call(resonate.look_later(store.keyspaces[0], "r", 60_000))  # as after a minute
+        said = [one.text for one in await app.diagnose() if one.subject == "other languages"]
+        assert said == ["1 call to or from another language: no gateway can read the values"]
+        await store.call(resonate.look_later(store.keyspaces[0], "r", -120_000))
+        async with serving(app) as served:
             promise = await settled(served, "r")
             assert (promise["state"], read(promise["value"])) == ("resolved", 8)
