@@ -587,7 +587,7 @@ WRONG: list[tuple[str, Any, int, str, str]] = [
     ("/v1/executions/~/messages/c", {}, 422, "invalid", "stands before the first '~'"),
     ("/v1/groups/g:poll", {"worker": "w", "functions": ["\ud800"]}, 422, "invalid", "/functions/0: it is not valid Un"),
     ("/v1/groups/g:poll", {"worker": "w", "functions": {"\ud800": {}}}, 422, "invalid", "is not valid Unicode"),
-    ("/v1/groups/g:poll", {"worker": "w", "functions": {"": {}}}, 422, "invalid", "has 1 to 255 characters"),
+    ("/v1/groups/g:poll", {"worker": "w", "functions": {"": {}}}, 422, "invalid", "must have 1 to 255 characters"),
     ("/v1/groups/g:poll", {"worker": "w 1", "functions": ["f"]}, 422, "invalid", "/worker: it does not match"),
     ("/v1/groups/g:poll", {"worker": "w", "functions": {"f": {"a": 1}}}, 422, "invalid", "/functions/f/a: there is no"),
     ("/v1/groups/g:fail", {"lease": "x", "error": {"message": "", "\udc00": ""}}, 422, "invalid", "not valid Unicode"),

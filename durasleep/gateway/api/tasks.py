@@ -166,8 +166,6 @@ def _read_functions(body: Mapping[str, Any]) -> dict[str, RetryPolicy | None]:
     said: list[str] | dict[str, Mapping[str, Any]] = body["functions"]
     if isinstance(said, list):
         return dict.fromkeys(said, usual)
-    if not all(1 <= len(name) <= _NAME_MAX for name in said):
-        raise invalid("/functions", f"the name of a function has 1 to {_NAME_MAX} characters")
     return {
         name: _read_policy(options["retry"], f"/functions/{schema.escape(name)}/retry") if "retry" in options else usual
         for name, options in said.items()
