@@ -239,7 +239,7 @@ SCHEMAS: Mapping[str, Schema] = {
                     {"type": "array", "items": _NAME, "minItems": 1, "maxItems": _FUNCTIONS_MAX},
                     {
                         "type": "object",
-                        "propertyNames": {"minLength": 1, "maxLength": 255},
+                        "propertyNames": {"minLength": 1, "maxLength": _NAME_MAX},
                         "additionalProperties": schema.ref("FunctionOptions"),
                         "minProperties": 1,
                         "maxProperties": _FUNCTIONS_MAX,
