@@ -536,9 +536,23 @@ def _absent(where: Sequence[Location]) -> set[int]:
     return {number for number, location in enumerate(where) if not location.rests}
 
 
+async def start_once(
+    caller: Caller, unique: str, id: str | None, fn: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Handle[Any]:
+    """Start ``fn`` under ``id``, or under an id that is made of ``unique``. A call that is repeated with the same
+    ``unique``, by whatever program, starts nothing twice, and is answered as the first one.
+    """
+    return await caller._client._rpc(id, fn, args, kwargs, caller._options, unique)
+
+
 async def store_of(client: Client) -> Store:
     """The store of a client here, connected and checked: for code that is built on clients."""
     return await client._opened()
+
+
+def unopened_store_of(client: Client) -> Store:  # asyncio only
+    """The store of a client here, which may not be connected yet."""
+    return client._waiter.store
 
 
 def inbox_of(client: Client) -> Inbox:
@@ -816,17 +830,19 @@ class Client(_Verbs):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: CallOptions,
+        unique: str = "",
     ) -> Handle[Any]:
+        """See ``rpc`` and ``start``; for ``unique`` see ``start_once``."""
         requests.check_id_stands_first(id)
         called = self._called(fn, args, kwargs, options)
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         await store.open()
         if id is None:
-            id = requests.new_id(options.key or called.key if len(store.keyspaces) > 1 else "")
+            id = requests.new_id(options.key or called.key if len(store.keyspaces) > 1 else "", unique)
         listening = self._listening(store) if options.pipeline is None else _deaf
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
         with tracing.calling("rpc", called.name, group=options.group(self._group), id=id) as span:
-            call = await self._beginning(store, id, called, options, listening, span.trace)
+            call = await self._beginning(store, id, called, options, listening, span.trace, unique)
             if options.pipeline is not None:
                 requests.check_unconfirmed(options.min_replicas, options.fsync)
                 of_cluster = store.connector.topology is not None
@@ -858,11 +874,12 @@ class Client(_Verbs):
         options: CallOptions,
         listening: Callable[[Keyspace], InboxStream | None],
         trace: str,
+        unique: str = "",
     ) -> BatchItem[Created]:
         """The call that begins an execution, or attaches to it; everything that must be before it has been done."""
         await self._prepare(store, called.name, called.declared, options)
         make = self._maker(store, called.name, options, listening, called.declared, trace)
-        return make(id, called.payload, self._new_key(), called.key)
+        return make(id, called.payload, requests.call_key(unique) if unique else self._new_key(), called.key)
 
     async def _send_with(
         self,

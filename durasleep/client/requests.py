@@ -61,6 +61,9 @@ _chance = random.Random()
 os.register_at_fork(after_in_child=_chance.seed)
 
 
+_CALL_KEY_MAX = 12  # each promise keeps it
+
+
 class IdSource:
     """Ids that nobody else has: one for a client's inbox, and an idempotency key for each call that it makes.
 
@@ -78,10 +81,17 @@ class IdSource:
         return str(_chance.getrandbits(31))
 
 
-def new_id(tag: str = "") -> str:
+def call_key(unique: str) -> str:
+    """The idempotency key of a call that its caller may repeat, who has a text for it that nobody else has."""
+    return unique[:_CALL_KEY_MAX]
+
+
+def new_id(tag: str = "", unique: str = "") -> str:
     """An id that nobody else has, a UUID of version 7: later ids sort behind, to a quarter of a microsecond. All with
-    the same ``tag`` are in one partition.
+    the same ``tag`` are in one partition. ``unique`` is what stands instead of the UUID.
     """
+    if unique:
+        return f"{{{tag}}}{unique}" if tag else unique
     ms, ns = divmod(time.time_ns(), 1_000_000)
     fraction = ns * 4096 // 1_000_000
     id = str(UUID(int=ms << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62)))

@@ -36,9 +36,7 @@ WRITE_S = 20.0
 TAKEN_BYTES_MIN = 64 << 10
 """What it must take in this time, if there is more."""
 BODIES_BYTES_MAX = 256 << 20
-"""Of all bodies together that have not come as a whole. More of them are answered 503."""
-RESET_S = 1.0
-"""So long after an answer, a reset means that nobody has read it; later it may come from anything in between."""
+"""Of the bodies of all requests that come or are being answered. More of them are answered 503."""
 HALF_S = 1.0
 """A client that sends no more is answered within this time, or not: it may as well be gone."""
 DISCARD_S = 2.0
@@ -107,7 +105,7 @@ class Connections:
         """For the answers of this second."""
         self.open: dict[Connection, None] = {}
         self.body_bytes = 0
-        """Of bodies that have not come as a whole."""
+        """Of the bodies of all requests that are not answered."""
         self._connections_max = connections_max
         self._emptied = asyncio.Event()
         self.is_closing = False
@@ -188,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         """A part of a body, if it has not come as a whole."""
         self._held = 0
-        """How much of a body is counted among those that have not come as a whole."""
+        """How much of its body is counted in ``body_bytes``."""
         self._left = 0
         """How much the client had not taken at the last look, if it is slow."""
         self._chunks: Chunks | None = None
@@ -198,8 +196,8 @@ class Connection(asyncio.Protocol):
         self._is_reading_paused = False
         self._is_ended = False
         """The other side sends no more."""
-        self._unread: tuple[Callable[[], None], float] | None = None
-        """What to call if the last answer is not read, and until when that can be told."""
+        self._unread: Callable[[], None] | None = None
+        """What to call if the last answer is not read."""
         self.deadline = self._loop.time() + HEAD_S
 
     # -- what asyncio calls
@@ -217,9 +215,12 @@ class Connection(asyncio.Protocol):
         self._all.drop(self)
         self._hold(0)
         self._state = _State.CLOSED
-        if self._unread is not None and self._loop.time() < self._unread[1]:
-            if exc is not None or unread.was_reset(self._transport):
-                self._unread[0]()  # a system that closes with something unread says so by a reset
+        if self._unread is not None:
+            # A client that has closed before its answer came has sent an end, and then its system sends a reset. A
+            # reset alone says nothing: some proxies close so when they have read everything.
+            was_reset = self._is_ended and (exc is not None or unread.was_reset(self._transport))
+            if was_reset or self._is_paused:
+                self._unread()
             self._unread = None
         self.deadline = _FOREVER
         if self._awaited is not None:
@@ -243,7 +244,7 @@ class Connection(asyncio.Protocol):
         """A client may stop to send before it has its answer. But one that waits for long may as well be gone."""
         self._is_ended = True
         if self._unread is not None and self._state in (_State.HEAD, _State.DISCARD):
-            self._loop.call_later(unread.LOOK_S, self.cut)  # then it is known whether the answer was read
+            self._loop.call_later(unread.LOOK_S, self.close)  # then it is known whether the answer was read
             return True
         if self._state is _State.BUSY and isinstance(self._awaited, asyncio.Task):
             self._loop.call_later(HALF_S, self._end_half, self._awaited)
@@ -251,7 +252,7 @@ class Connection(asyncio.Protocol):
 
     def _end_half(self, awaited: asyncio.Future[Answer]) -> None:
         if self._awaited is awaited:
-            self.cut()
+            self.close()
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -260,6 +261,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_paused = False
+        if self._state is _State.CLOSED:
+            return  # it closes when the rest is written
         self.deadline = self._loop.time() + DISCARD_S if self._state is _State.DISCARD else _FOREVER
         if self._state is _State.BUSY and self._awaited is None:
             self._next()
@@ -280,7 +283,7 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal)
             return
         if self._is_ended and self._state in (_State.HEAD, _State.BODY):
-            self.cut()  # the rest of this request will never come
+            self.close()  # the rest of this request will never come
 
     def _read_head(self) -> bool:
         buffer = self._buffer
@@ -332,8 +335,8 @@ class Connection(asyncio.Protocol):
                 self._hold(len(self._body))
                 return False
             body, self._body = bytes(self._body), bytearray()
-        if self._held:
-            self._hold(0)
+        if body:
+            self._hold(len(body))
         self._state = _State.BUSY
         self.deadline = _FOREVER
         request = self._request = Request(head.method, head.path, head.query, head.headers, body)
@@ -341,11 +344,11 @@ class Connection(asyncio.Protocol):
         return True
 
     def _hold(self, size: int) -> None:
-        """Count what has come of a body; Refusal if there is too much of all."""
+        """Count what is kept of a body; Refusal if there is too much of all."""
         self._all.body_bytes += size - self._held
         self._held = size
         if size and self._all.body_bytes > BODIES_BYTES_MAX:
-            raise Refusal(503, "the gateway reads too many bodies: ask again")
+            raise Refusal(503, "the gateway has too many bodies: ask again")
 
     # -- answering
 
@@ -395,24 +398,26 @@ class Connection(asyncio.Protocol):
             written = self._written(response, connection)
         if request.method == "HEAD":
             written = written[: len(written) - len(response.body)]
-        if response.on_unsent is not None:
-            self._note_unread(response.on_unsent)
+        if response.on_unsent is not None and self._is_left():
+            response.on_unsent()
+            self.close()
+            return
+        self._unread = response.on_unsent
         self._transport.write(written)
         if is_last:
             self._end()
         elif not self._is_paused:
             self._next()
 
-    def _note_unread(self, on_unsent: Callable[[], None]) -> None:
-        """The answer is about to be written; nobody may be there to read it."""
-        if self._transport.is_closing() or unread.has_left(self._transport):
-            on_unsent()
-        else:
-            self._unread = on_unsent, self._loop.time() + RESET_S
+    def _is_left(self) -> bool:
+        """Whether nobody may be there to read what would be written now."""
+        return self._transport.is_closing() or unread.has_left(self._transport)
 
     def _next(self) -> None:
         """The answer is written: the next request may be read."""
         self._head = self._request = None
+        if self._held:
+            self._hold(0)
         self._state = _State.HEAD
         self.deadline = self._loop.time() + (HEAD_S if self._buffer else IDLE_S)
         if self._is_reading_paused:
@@ -439,8 +444,7 @@ class Connection(asyncio.Protocol):
         self._body, self._chunks = bytearray(), None
         self._hold(0)
         if self._is_ended:
-            self._state = _State.CLOSED
-            self._transport.close()
+            self.close()
             return
         self._state = _State.DISCARD
         is_written = not self._transport.get_write_buffer_size()
@@ -458,6 +462,7 @@ class Connection(asyncio.Protocol):
         head = self._head
         assert head is not None, "an answer has a head"
         self._head, self._request, self._buffer = None, None, b""
+        self._hold(0)
         self._transport.write(write_endless_head(stream.head, date=self._all.date))
         if head.method == "HEAD" or self._all.is_closing:
             self._end()
@@ -479,8 +484,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is under way."""
-        return self._state is _State.HEAD and not self._buffer
+        """Whether no request is under way, and all answers are written."""
+        return self._state is _State.HEAD and not self._buffer and not self._transport.get_write_buffer_size()
 
     @property
     def is_unasked(self) -> bool:
@@ -494,7 +499,8 @@ class Connection(asyncio.Protocol):
 
     def end_late(self) -> None:
         """Its time is over, unless it has taken some of what was written: then it gets more."""
-        if (self._is_paused or self._state is _State.DISCARD) and self._transport.get_write_buffer_size():
+        is_ending = self._state is _State.DISCARD or self._state is _State.CLOSED
+        if (self._is_paused or is_ending) and self._transport.get_write_buffer_size():
             left = unread.bytes_left(self._transport)
             if self._left - left >= TAKEN_BYTES_MIN:
                 self._left = left
@@ -507,11 +513,17 @@ class Connection(asyncio.Protocol):
 
     def end_soon(self) -> None:
         """The server ends: close what is idle or endless; what is under way is answered first."""
-        if self._state is _State.STREAM:
-            self._state = _State.CLOSED
-            self._transport.close()
-        elif self._state is _State.HEAD:
-            self.cut()
+        if self._state is _State.STREAM or self._state is _State.HEAD:
+            self.close()
+
+    def close(self) -> None:
+        """Close it when all is written; nothing more is read."""
+        if self._state is _State.CLOSED:
+            return
+        self._state = _State.CLOSED
+        self._left = unread.bytes_left(self._transport)
+        self.deadline = self._loop.time() + WRITE_S
+        self._transport.close()
 
     def cut(self) -> None:
         """Close it at once."""

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from durasleep.errors import StoreError
+from durasleep.errors import DurasleepError, StoreError
 from durasleep.protocol import resonate, resonate_requests, streams
-from durasleep.protocol.command import Plan, unwrap
+from durasleep.protocol.command import Plan
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.resonate import Message
 from durasleep.transport.connection import Link
@@ -113,10 +113,21 @@ class Delivery:
             if not self.is_of_own_time:
                 continue
             for keys in self._store.keyspaces:
-                looked_at = RETAINED_MAX
-                with suppress(StoreError):
-                    while looked_at == RETAINED_MAX:
-                        looked_at = (await self._store.call(resonate.retain(keys, limit=RETAINED_MAX))).looked_at
+                try:
+                    await self._retain_in(keys)
+                except StoreError as error:
+                    self.outage.report(error)
+                except Exception:
+                    logger.exception("the %s loop failed and begins again", "retention")
+
+    async def _retain_in(self, keys: Keyspace) -> None:
+        looked_at = RETAINED_MAX
+        while looked_at == RETAINED_MAX:
+            plan = resonate_requests.retain(self._store.keyspaces, keys, limit=RETAINED_MAX)
+            retained = await self._store.run(plan)
+            looked_at = retained.looked_at
+            for failure in retained.failures:
+                logger.error("%s", failure)
 
 
 class _Loop:
@@ -166,7 +177,10 @@ class _Loop:
         takes = [resonate.take(self._keys, [one.address for one in part], limit=TAKEN_MAX) for part in parts]
         if not self._delivery.is_of_own_time:
             self._next_due_ms = None
-            return _hand_out(parts, await self._store.ask(takes))
+            is_full, problem = _hand_out(parts, await self._store.ask(takes))
+            if problem:
+                raise problem
+            return is_full
         ticking = resonate_requests.tick(self._store.keyspaces, self._keys, limit=DUE_MAX)
         ticks = next(ticking)
         answers = await self._store.ask([*ticks, *takes])  # in one round trip: what is due is taken at once
@@ -175,12 +189,14 @@ class _Loop:
         if has_singles:
             rest = SINGLES_REST * (received - began) if len(parts) > 1 else 0
             self._singles_at = (received + rest) / 1e6
-        is_full = _hand_out(parts, answers[len(ticks) :])
+        is_full, problem = _hand_out(parts, answers[len(ticks) :])
         ticked = await self._store.run(_going_on(ticking, answers[: len(ticks)]))
-        for problem in ticked.problems:
-            logger.warning("not everything that is due was done: %s", problem)
+        for undone in ticked.problems:
+            logger.warning("not everything that is due was done: %s", undone)
         self._clock.observe(ticked.server_us, began, received)
         self._next_due_ms = ticked.next_due_ms
+        if problem:
+            raise problem
         return is_full or ticked.due >= DUE_MAX
 
     async def _wait(self) -> None:
@@ -245,12 +261,17 @@ def _going_on(plan: Plan[T], answers: list[Any]) -> Plan[T]:
         return end.value
 
 
-def _hand_out(parts: Sequence[Sequence[Mailbox]], answers: Sequence[Any]) -> bool:
-    """Put what was taken for some mailboxes into them; returns whether there may be more."""
-    is_full = False
+def _hand_out(parts: Sequence[Sequence[Mailbox]], answers: Sequence[Any]) -> tuple[bool, DurasleepError | None]:
+    """Put what was taken for some mailboxes into them; returns whether there may be more, and a problem of some."""
+    is_full, problem = False, None
     for part, answer in zip(parts, answers, strict=True):
-        for mailbox, messages in zip(part, unwrap(answer), strict=True):
+        if isinstance(answer, DurasleepError):
+            problem = answer  # what was taken for the others is theirs
+            continue
+        for mailbox, messages in zip(part, answer, strict=True):
+            if messages.problem:
+                problem = StoreError(f"the messages for {mailbox.address} cannot be read: {messages.problem}")
             if messages:
                 mailbox.deliver(messages)
                 is_full = is_full or len(messages) >= TAKEN_MAX
-    return is_full
+    return is_full, problem

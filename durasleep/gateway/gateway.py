@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from durasleep.app import Durasleep
-from durasleep.client.client import store_of
-from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
+from durasleep.client.client import unopened_store_of
+from durasleep.errors import DurasleepError, StoreRefused, StoreUnavailable, UsageError
 from durasleep.gateway import envelope
 from durasleep.gateway.access import Access
 from durasleep.gateway.api import Api
@@ -25,6 +25,7 @@ from durasleep.gateway.polls import Polls
 from durasleep.gateway.site import Site
 from durasleep.protocol import resonate_requests, server
 from durasleep.protocol.resonate import Answer
+from durasleep.transport.batching import RETRY_FIRST_S, RETRY_MAX_S
 from durasleep.transport.store import CHECK_S, Store
 
 CONNECTIONS_MAX = 2_000
@@ -40,6 +41,7 @@ clients wait."""
 GRACE_S = 10.0
 """How long requests under way may take after SIGTERM."""
 _BACKLOG = 512  # connections that wait to be accepted
+_WAITS = "this gateway waits for Redis: its log says why"
 
 Part = Callable[["Gateway"], Coroutine[Any, Any, None]]
 """Works beside the server until it is cancelled; if it fails, the gateway ends."""
@@ -65,7 +67,7 @@ class Gateway:
         self.client = client
         self.api = Api(client)
         self.ready = asyncio.Event()
-        """Set when it serves."""
+        """Set when Redis serves it; until then it answers that it waits."""
         self.store: Store
         self.delivery: Delivery
         self._access = Access(options.token, options.allowed_hosts)
@@ -74,27 +76,22 @@ class Gateway:
         self._parts = parts
 
     async def run(self, sockets: Sequence[socket.socket], stop: asyncio.Event) -> None:
-        """Serve at these sockets until ``stop``; then what is under way is answered.
+        """Serve at these sockets until ``stop``; then what is under way is answered. It waits for a Redis that is gone,
+        also when it begins.
 
-        StoreUnavailable if there is no Redis when it begins; later it waits for one that is gone. SchemaMismatch, or
-        another DurasleepError, if the namespace cannot be used any more.
+        StoreRefused or UnsupportedServer if this Redis does not serve it at all; SchemaMismatch, or another
+        DurasleepError, if its namespace cannot be used, or not any more.
         """
-        opened = await store_of(self.client)
+        opened = unopened_store_of(self.client)
         self.store, delivering = self._store_beside(opened), self._store_beside(opened)
         self.delivery = Delivery(delivering)
         self._debug = Debug(self.store, self.delivery)
         polls = Polls(self.delivery)
         site = Site(self._rpc, polls, self.api, self._access, self._why_not_ready)
         connections = Connections(site, connections_max=CONNECTIONS_MAX)
-        works = [
-            self.delivery.run(),
-            every(LOOK_S, connections.look),
-            every(COMMENT_S, polls.comment),
-            _check(opened),
-            *[part(self) for part in self._parts],
-        ]
+        always = [every(LOOK_S, connections.look), every(COMMENT_S, polls.comment), _until(stop)]
         try:
-            await self._serve(sockets, stop, connections, works)
+            await self._serve(sockets, connections, opened, always)
         finally:
             await self.store.aclose()
             await delivering.aclose()
@@ -102,20 +99,25 @@ class Gateway:
     async def _serve(
         self,
         sockets: Sequence[socket.socket],
-        stop: asyncio.Event,
         connections: Connections,
-        works: Sequence[Coroutine[Any, Any, None]],
+        opened: Store,
+        always: Sequence[Coroutine[Any, Any, None]],
     ) -> None:
+        """Serve until one of ``always`` ends, or anything fails."""
         loop = asyncio.get_running_loop()
         servers = [
             await loop.create_server(lambda: Connection(connections), sock=one, backlog=_BACKLOG) for one in sockets
         ]
-        tasks = [loop.create_task(work) for work in (*works, _until(stop))]
-        self.ready.set()
+        opening = loop.create_task(self._open(opened))
+        tasks = [opening, *[loop.create_task(work) for work in always]]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await _first_of(tasks)
+            if opening.done():
+                tasks.remove(opening)
+                works = [self.delivery.run(), _check(opened), *[part(self) for part in self._parts]]
+                tasks += [loop.create_task(work) for work in works]
+                self.ready.set()
+                await _first_of(tasks)
         finally:
             for server in servers:
                 server.close()
@@ -124,6 +126,20 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _open(self, opened: Store) -> None:
+        """Wait for a Redis that serves us."""
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                await opened.open()
+            except StoreUnavailable as error:
+                self.delivery.outage.report(error)
+            else:
+                self.delivery.outage.recovered()
+                return
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_MAX_S)
 
     def _store_beside(self, opened: Store) -> Store:
         """The store of the client over a connection of its own, with our patience."""
@@ -137,7 +153,9 @@ class Gateway:
         )
 
     def _rpc(self, body: bytes) -> Awaitable[Response]:
-        """The answer to a request of Resonate's protocol."""
+        """The answer to a request of Resonate's protocol. StoreUnavailable before Redis has served us."""
+        if not self.ready.is_set():
+            raise StoreUnavailable(_WAITS)
         if self._is_debugged:
             return self._simulate(body)
         command = resonate_requests.plain(self.store.keyspaces, body)
@@ -154,6 +172,8 @@ class Gateway:
         return _response(await self.store.run(plan))
 
     async def _why_not_ready(self) -> str:
+        if not self.ready.is_set():
+            return _WAITS
         try:
             async with asyncio.timeout(READY_S):
                 answers = await self.store.ask([server.ping().at(keys.slot) for keys in self.store.keyspaces])
@@ -170,8 +190,15 @@ async def _check(store: Store) -> None:
     """Look now and then whether the namespace can still be used: it may have been moved, or have a newer schema."""
     while True:
         await asyncio.sleep(CHECK_S)
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable, StoreRefused):  # of both, the loops that ask Redis tell
             await store.open()
+
+
+async def _first_of(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until one has ended; raises its error."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
 
 
 async def _until(stop: asyncio.Event) -> None:

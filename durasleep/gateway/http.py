@@ -58,7 +58,9 @@ class Response:
     content_type: str = "application/json"
     headers: Sequence[tuple[str, str]] = ()
     on_unsent: Callable[[], None] | None = None
-    """Called if nobody can have read the answer: the connection had closed, or was reset as soon as it was written."""
+    """Called if nobody can have read the whole answer: its client had closed before it came, or has not taken it. If it
+    had closed before it was written, it is not written.
+    """
 
 
 Handler = Callable[[Request], Response | Awaitable[Response]]

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from durasleep.protocol.command import Command, Plan, unwrap
 from durasleep.protocol.keys import Keyspace
 
+_NOTE = b"""local found = redis.call('GET', KEYS[1])
+if not found or found == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 0"""
+_FREE = b"""if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 0"""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -35,11 +41,11 @@ def claim(keys: Keyspace, key: str, mark: bytes, *, ttl_ms: int) -> Plan[Claim]:
     return Claim(noted == mark, noted)
 
 
-def note(keys: Keyspace, key: str, noted: bytes, *, ttl_ms: int) -> Command[object]:
-    """Note something under a key, for a while."""
-    return Command([b"SET", keys.repeat(key), noted, b"PX", str(ttl_ms)], bool)
+def note(keys: Keyspace, key: str, mark: bytes, noted: bytes, *, ttl_ms: int) -> Command[object]:
+    """Note something under a key, for a while, instead of our ``mark``, unless somebody else uses the key by now."""
+    return Command([b"EVAL", _NOTE, b"1", keys.repeat(key), mark, noted, str(ttl_ms)], int)
 
 
-def forget(keys: Keyspace, key: str) -> Command[object]:
-    """Free a key."""
-    return Command([b"DEL", keys.repeat(key)], int)
+def free(keys: Keyspace, key: str, mark: bytes) -> Command[object]:
+    """Free a key, if our ``mark`` is still there."""
+    return Command([b"EVAL", _FREE, b"1", keys.repeat(key), mark], int)

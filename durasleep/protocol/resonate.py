@@ -79,6 +79,13 @@ class Message:
     body: bytes
 
 
+class Messages(list[Message]):
+    """The messages of one address."""
+
+    problem = ""
+    """What is wrong with its keys, if anything is; then some may be missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retained:
     """What has become of promises that settled some time ago."""
@@ -86,6 +93,10 @@ class Retained:
     looked_at: int
     """If they are as many as asked for, there may be more."""
     removed: int
+    foreign: list[Tell] = field(default_factory=list[Tell])
+    """Promises that are kept because a task of another partition may need them: whoever follows asks for it."""
+    failures: list[str] = field(default_factory=list[str])
+    """Promises that could not be looked at, in sentences. They are looked at again a day later."""
 
 
 # -- partitions
@@ -161,13 +172,14 @@ def tick(
     said = [word for note in notes for word in (str(len(note)), *note)]
 
     def parse(answer: list[Any]) -> Ticked:
-        ms, micros, due, first, schedules, tells = answer
+        ms, micros, due, first, schedules, tells, failures = answer
         return Ticked(
             int(ms) * 1000 + (int(micros) % 1000 if now_ms is None else 0),
             int(due),
             int(first) if first else None,
             [_parse_schedule(*one) for one in schedules],
             [Tell(to_text(awaiter), to_text(awaited)) for awaiter, awaited in tells],
+            [f"the timer {to_text(name)} fails: {to_text(problem)}" for name, problem in failures],
         )
 
     return _command(keys, "resonate_tick", [str(limit), _time(now_ms), *said], parse)
@@ -196,16 +208,23 @@ def _parse_schedule(
 
 def take(
     keys: Keyspace, addresses: Sequence[str], *, limit: int = 100, now_ms: int | None = None
-) -> Command[list[list[Message]]]:
+) -> Command[list[Messages]]:
     """Take the messages of some addresses, at most ``limit`` of each, in their order.
 
     An address is ``poll://any@GROUP``, ``poll://uni@GROUP/PID``, ``OURS`` or another one with a scheme.
     """
 
-    def parse(answer: list[list[bytes]]) -> list[list[Message]]:
-        return [[Message(to_text(preferred), body) for preferred, body in pairs(one)] for one in answer]
+    def parse(answer: list[list[bytes]]) -> list[Messages]:
+        return [_messages(one) for one in answer]
 
     return _command(keys, "resonate_take", [str(limit), _time(now_ms), *addresses], parse)
+
+
+def _messages(words: list[bytes]) -> Messages:
+    problem = to_text(words.pop()) if len(words) % 2 else ""
+    messages = Messages(Message(to_text(preferred), body) for preferred, body in pairs(words))
+    messages.problem = problem
+    return messages
 
 
 def carried(keys: Keyspace, id: str) -> Command[bool]:
@@ -218,19 +237,36 @@ def keep_telling(keys: Keyspace, id: str) -> Command[int]:
     return Command([b"ZADD", f"{keys.resonate}queue:{OURS}".encode(), b"NX", b"0", id.encode()], int)
 
 
-def retain(keys: Keyspace, *, limit: int = 100, now_ms: int | None = None) -> Command[Retained]:
-    """Remove promises that settled long enough ago."""
+def look_later(keys: Keyspace, id: str, more_ms: int) -> Command[bytes | None]:
+    """What a promise has to tell durasleep is taken again so much later than it would be."""
+    more = b"%d" % more_ms
+    return Command([b"ZADD", f"{keys.resonate}queue:{OURS}".encode(), b"XX", b"INCR", more, id.encode()], bytes)
 
-    def parse(answer: list[int]) -> Retained:
-        return Retained(*answer)
 
-    return _command(keys, "resonate_retain", [str(limit), _time(now_ms)], parse)
+def retain(
+    keys: Keyspace, *, limit: int = 100, now_ms: int | None = None, ended: Sequence[Tell] = ()
+) -> Command[Retained]:
+    """Remove promises that settled long enough ago. Those for which a task of another partition has ``ended`` do not
+    wait for it any more.
+    """
+    words = [word for one in ended for word in (one.awaiter, one.awaited)]
+
+    def parse(answer: list[Any]) -> Retained:
+        looked_at, removed, foreign, failures = answer
+        return Retained(
+            looked_at,
+            removed,
+            [Tell(to_text(awaiter), to_text(awaited)) for awaiter, awaited in foreign],
+            [f"the promise {to_text(id)} cannot be removed: {to_text(problem)}" for id, problem in failures],
+        )
+
+    return _command(keys, "resonate_retain", [str(limit), _time(now_ms), *words], parse)
 
 
 @lru_cache(maxsize=2 * partitions_.PARTITIONS_MAX)
 def _fsck_route(keys: Keyspace, repair: bool) -> Route:
     lua, start = _beginning(keys, "resonate_fsck")
-    return Route(lua, (*start, "1" if repair else "", ""), keys.slot)
+    return Route(lua, (*start, "1" if repair else ""), keys.slot)
 
 
 def check(keys: Keyspace, what: str, name: bytes, at: bytes, *, repair: bool, parse: Any) -> BatchItem[Any]:

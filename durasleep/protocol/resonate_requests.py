@@ -20,7 +20,7 @@ from durasleep.protocol import resonate, server
 from durasleep.protocol.command import Command, Plan, unwrap
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
-from durasleep.protocol.resonate import VERSION, Answer, DueSchedule, Tell, Ticked, keys_of
+from durasleep.protocol.resonate import VERSION, Answer, DueSchedule, Retained, Tell, Ticked, keys_of
 
 TICKS_MAX = 100
 """Times of one schedule for which promises are made at once; the others follow."""
@@ -214,7 +214,8 @@ class _Request:
         raw = _HEADS.decode(_HEADS.decode(_HEADS.decode(self._request)["data"])["action"])["data"]
         kind, inner_head = action["kind"], _object(action, "head")
         request = _encode({"kind": kind, "head": {"corrId": "", "version": VERSION}, "data": msgspec.Raw(raw)})
-        [reply] = yield [self._rpc(action["data"]["id"], request)]
+        part = "there" if kind == "promise.create" else ""
+        [reply] = yield [self._rpc(action["data"]["id"], request, part, [self._data["id"]])]
         inner = unwrap(reply)
         inner_data = bytes(_HEADS.decode(inner.body)["data"])
         if inner.status in _REFUSED:
@@ -255,6 +256,7 @@ class _Request:
 
 _OK = 200
 _WRONG = 400
+_MISSING = 404
 _REFUSED = (_WRONG, 503)
 
 
@@ -385,3 +387,26 @@ def _notify(keyspaces: Keyspaces, keys: Keyspace, tells: Sequence[Tell], now_ms:
         for one, answer in zip(tells, answers, strict=True)
         if not isinstance(answer, Ticked)
     ]
+
+
+def retain(keyspaces: Keyspaces, keys: Keyspace, *, limit: int = 100, now_ms: int | None = None) -> Plan[Retained]:
+    """Remove promises of a partition that settled long enough ago, and that no task needs, wherever it is."""
+    [answer] = yield [resonate.retain(keys, limit=limit, now_ms=now_ms)]
+    retained: Retained = unwrap(answer)
+    if retained.foreign:
+        answers = yield [_task(keyspaces, one.awaiter, now_ms) for one in retained.foreign]
+        ended = [one for one, answer in zip(retained.foreign, answers, strict=True) if _has_ended(answer)]
+        [forgotten] = yield [resonate.retain(keys, limit=0, now_ms=now_ms, ended=ended)]
+        unwrap(forgotten)
+    return retained
+
+
+def _task(keyspaces: Keyspaces, id: str, now_ms: int | None) -> Command[Answer]:
+    request = {"kind": "task.get", "head": {"corrId": "", "version": VERSION}, "data": {"id": id}}
+    return resonate.rpc(keys_of(keyspaces, id), _encode(request), now_ms=now_ms)
+
+
+def _has_ended(answer: Answer | DurasleepError) -> bool:
+    if isinstance(answer, DurasleepError):
+        return False
+    return answer.status == _MISSING or (answer.status == _OK and _data_of(answer)["task"]["state"] == "fulfilled")

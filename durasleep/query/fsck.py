@@ -107,8 +107,7 @@ def fsck(keyspaces: Keyspaces, *, repair: bool = False) -> Plan[Report]:
     for keys, queue in queues:
         yield from _check_queue(keys, queue, report, repair)
     for keys in keyspaces:
-        for kind in ("timer", "settled"):
-            name = _MEMBERS_OF_OTHERS[kind]
+        for kind, name in _MEMBERS_OF_OTHERS.items():
             yield from _check_members(keys, f"{_OTHERS}{kind}", f"{keys.resonate}{name}".encode(), report, repair)
     for keys, address in addresses:
         yield from _check_address(keys, address, report, repair)

@@ -175,15 +175,7 @@ class Worker:
         )
 
     def _surroundings(self) -> Surroundings:
-        return Surroundings(
-            self._store,
-            self._incoming,
-            self._consumer,
-            self._settings,
-            self._require,
-            self._unblock_readers,
-            self._telemetry.meter,
-        )
+        return Surroundings(self._store, self._incoming, self._consumer, self._settings, self._require)
 
     @property
     def health_url(self) -> str | None:
@@ -313,13 +305,10 @@ class Worker:
         if self._sharing is not None:
             self._sharing.begin(self._begin_loop)
         declaring = self._begin_loop("declaring", self._declaring.run)
-        functions = self._registry.described()
         if self._fires_only:
             logger.info("worker %s is ready: it fires the timers of all groups, and runs no functions", self.name)
-        elif isinstance(self._executor, Executor):
-            logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
         else:
-            logger.info("worker %s of group %s is ready: it passes executions on", self.name, self.group)
+            logger.info("worker %s of group %s is ready: %s", self.name, self.group, self._executor.described())
         self.health.note_joined()
         self.notify.ready()
         self.ready.set()

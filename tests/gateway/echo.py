@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import socket
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,26 +19,35 @@ from durasleep.gateway.http import Refusal, Request, Response
 from durasleep.gateway.site import problem
 from tests.service.workers import PATIENCE_S
 
+LARGE = 8 << 20
+
 
 @dataclass
 class Echo:
-    """Answers with what it was asked. ``/slow`` waits for ``go``; ``/stream`` has no end; ``/large`` has 8 MiB."""
+    """Answers with what it was asked. ``/slow`` and ``/lent`` wait for ``go``; ``/stream`` has no end; ``/large`` has
+    8 MiB. Those of ``/lent`` and ``/large`` are ``lost`` if nobody can have read them.
+    """
 
     go: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[Request] = field(default_factory=list[Request])
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """A client sends no more."""
+    transports: list[asyncio.Transport] = field(default_factory=list[asyncio.Transport])
+    """Of all connections that were accepted."""
     streams: list[Connection] = field(default_factory=list[Connection])
     connections: Connections = field(init=False)
 
     def answer(self, request: Request) -> Answer | Awaitable[Answer]:
         self.asked.append(request)
         match request.path:
-            case "/slow":
+            case "/slow" | "/lent":
                 return self._slow(request)
             case "/stream":
                 return Stream(Response(200, b"", "text/event-stream"), self.streams.append, self._close)
             case "/large":
-                return Response(200, b"x" * (8 << 20), "application/octet-stream")
+                return Response(200, b"x" * LARGE, "application/octet-stream", on_unsent=self.lost.set)
             case "/broken":
                 raise RuntimeError("this handler is broken")
             case "/split":
@@ -54,7 +64,10 @@ class Echo:
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        return said(request)
+        answer = said(request)
+        if request.path == "/lent":
+            answer.on_unsent = self.lost.set
+        return answer
 
     def answer_unread(self, request: Request) -> Response | None:
         return problem(401, "a token is needed", request.path) if request.path == "/closed" else None
@@ -79,13 +92,35 @@ def said(request: Request) -> Response:
     return Response(200, json.dumps(told).encode())
 
 
+class _Watched(Connection):
+    """Tells a site of itself; ``kept_bytes`` is how much of an answer it keeps before it waits for its client."""
+
+    def __init__(self, site: Echo, kept_bytes: int | None) -> None:
+        super().__init__(site.connections)
+        self._site = site
+        self._kept_bytes = kept_bytes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._site.transports.append(transport)
+        if self._kept_bytes is not None:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+            transport.set_write_buffer_limits(self._kept_bytes, self._kept_bytes)
+        super().connection_made(transport)
+
+    def eof_received(self) -> bool:
+        is_kept = super().eof_received()
+        self._site.ended.set()
+        return is_kept
+
+
 @asynccontextmanager
-async def echoing(connections_max: int = 100) -> AsyncGenerator[tuple[Echo, int]]:
+async def echoing(connections_max: int = 100, kept_bytes: int | None = None) -> AsyncGenerator[tuple[Echo, int]]:
     """A site, and the port at which it is served."""
     site = Echo()
     connections = site.connections = Connections(site, connections_max=connections_max)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(connections), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _Watched(site, kept_bytes), "127.0.0.1", 0)
     looking = loop.create_task(every(0.05, connections.look))
     try:
         yield site, server.sockets[0].getsockname()[1]
@@ -159,6 +194,12 @@ class Wire:
             return await asyncio.wait_for(self.reader.read(), PATIENCE_S)
         except ConnectionError:
             return b""
+
+    def reset(self) -> None:
+        """Close it as some proxies do: by a reset."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.close()
 
     async def close(self) -> None:
         self.writer.close()

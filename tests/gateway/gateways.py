@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -25,6 +26,13 @@ from durasleep.protocol.resonate import VERSION
 from tests.service.workers import PATIENCE_S, ROOT, eventually
 
 HOST = "127.0.0.1"
+FAR_MS = 4_000_000_000_000
+"""A deadline of a promise that no test reaches."""
+
+
+def data_of(value: object) -> dict[str, Any]:
+    """A value as the SDKs write it into a promise."""
+    return {"data": base64.b64encode(json.dumps(value).encode()).decode()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +48,19 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(client: Durasleep, bridge: Sequence[str] = (), **options: Any) -> AsyncGenerator[Served]:
-    """A gateway in this loop, with these options of ``Options``, that bridges these groups."""
+async def serving(
+    client: Durasleep, bridge: Sequence[str] = (), *, waits: bool = True, **options: Any
+) -> AsyncGenerator[Served]:
+    """A gateway in this loop, with these options of ``Options``, that bridges these groups. ``waits`` until it is
+    ready.
+    """
     sockets, stop = listen(HOST, 0), asyncio.Event()
     gateway = Gateway(client, Options(**options), [lambda of: Bridge(of, bridge).run()])
     running = asyncio.create_task(gateway.run(sockets, stop))
     ready = asyncio.create_task(gateway.ready.wait())
     try:
-        await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+        if waits:
+            await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if not running.done():
             yield Served(gateway, sockets[0].getsockname()[1])

@@ -28,6 +28,7 @@ class ForkedGateway:
     def __init__(self, pid: int, log: Path) -> None:
         self.pid = pid
         self._log = log
+        self._is_killed = False
 
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
@@ -38,7 +39,10 @@ class ForkedGateway:
         return self
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9; once, as its number may be given to another process then."""
+        if self._is_killed:
+            return
+        self._is_killed = True
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 

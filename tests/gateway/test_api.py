@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from durasleep import Codec, Context, Durasleep, publish
 from durasleep.client.client import store_of
 from durasleep.codec.values import unpack
+from durasleep.errors import NotFound
 from durasleep.gateway.api import values
-from durasleep.gateway.api.idempotency import Repeats
+from durasleep.gateway.api.idempotency import Noted, Repeats
 from durasleep.gateway.api.problems import Problem
 from durasleep.gateway.api.table import TABLE
 from durasleep.gateway.api.values import Document
 from durasleep.gateway.http import Request
+from durasleep.protocol.command import Command
+from harness.proxy import Proxy
 from harness.servers import Server
 from tests.gateway.described import Caller, Described, word_of
 from tests.gateway.gateways import serving
@@ -308,7 +312,17 @@ async def test_a_list_is_read_page_by_page(v1: Caller) -> None:
     assert (other.status_code, word_of(other)) == (422, "invalid")
     unknown = await v1.get("/v1/executions", cursor="nobody")
     assert (unknown.status_code, word_of(unknown)) == (410, "cursor-gone")
-    assert (await v1.get("/v1/executions", status="failed")).json()["executions"] == []
+
+    def ids(answer: httpx.Response) -> list[str]:
+        return sorted(one["id"] for one in answer.json()["executions"])
+
+    everything = sorted([*found, "other"])
+    assert ids(await v1.get("/v1/executions", status=["suspended", "queued", "running"])) == everything
+    await v1.start("bad", "fail", "x", wait=20)
+    assert ids(await v1.get("/v1/executions", status="failed")) == ["bad"]
+    assert ids(await v1.get("/v1/executions", since="1h", group="workers")) == everything
+    assert ids(await v1.get("/v1/executions", since="2100-01-01T00:00:00Z")) == []
+    assert ids(await v1.get("/v1/executions", group="nobody")) == []
 
 
 # -- messages and promises ----------------------------------------------------
@@ -411,20 +425,122 @@ async def test_a_key_is_free_again_when_nothing_was_done(v1: Caller) -> None:
     assert (await v1.post("/v1/promises/soon:resolve", {"value": 1}, key="k")).status_code == 200
 
 
+async def under_a_key(client: Durasleep, act: Callable[[], Awaitable[Noted]]) -> Noted:
+    """Wake x under the key k, at a gateway that does it so."""
+    request = Request("POST", "/v1/executions/x:wake", "", {}, b"")
+    return await Repeats(await store_of(client), "k", request, does_more=True).once(act)
+
+
+async def dies() -> Noted:
+    raise asyncio.CancelledError
+
+
 async def test_the_key_of_a_gateway_that_died_is_free_after_a_while(
-    v1: Caller, client: Durasleep, monkeypatch: pytest.MonkeyPatch
+    v1: Caller, app: Durasleep, client: Durasleep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await v1.start("x", "sleep", 3600)
+    await eventually(lambda: _status(app, "x"), "it to sleep")
     monkeypatch.setattr("durasleep.gateway.api.idempotency._CLAIM_MS", 300)
-    request = Request("POST", "/v1/promises/p:cancel", "", {}, b"")
-    assert await Repeats(await store_of(client), "k", request).claim() is None  # and it dies here
-    await v1.post("/v1/promises/p")
-    refused = await v1.post("/v1/promises/p:cancel", key="k")
+    with pytest.raises(asyncio.CancelledError):
+        await under_a_key(client, dies)
+    refused = await v1.post("/v1/executions/x:wake", key="k")
     assert (refused.status_code, word_of(refused)) == (409, "in-progress")
 
     async def is_done() -> bool:
-        return (await v1.post("/v1/promises/p:cancel", key="k")).status_code == 200
+        return (await v1.post("/v1/executions/x:wake", key="k")).status_code == 200
 
     await eventually(is_done, "the key to be free")
+
+
+async def test_whoever_is_late_leaves_a_key_to_whoever_has_it_by_now(
+    client: Durasleep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails_late() -> Noted:
+        await asyncio.sleep(0.005)
+        monkeypatch.undo()
+        with pytest.raises(asyncio.CancelledError):
+            await under_a_key(client, dies)
+        raise NotFound("p")
+
+    monkeypatch.setattr("durasleep.gateway.api.idempotency._CLAIM_MS", 1)
+    with pytest.raises(NotFound):
+        await under_a_key(client, fails_late)
+    with pytest.raises(Problem, match="still carried out"):
+        await under_a_key(client, dies)
+
+
+@pytest.fixture
+async def proxy(real_server: Server) -> AsyncIterator[Proxy]:
+    """A network between a gateway and Redis."""
+    made = Proxy()
+    await made.start(int(real_server.url.rpartition(":")[2]))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def far(
+    app: Durasleep, proxy: Proxy, described: Described, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Caller]:
+    """A caller of a gateway behind that network; it soon gives up."""
+    monkeypatch.setattr("durasleep.app.CALL_PATIENCE_S", 0.3)
+    async with Durasleep(f"redis://127.0.0.1:{proxy.port}", namespace=app.namespace) as made, serving(made) as served:
+        caller = Caller(served.url, described)
+        await caller.get("/v1/groups")
+        yield caller
+        await caller.aclose()
+
+
+async def test_a_repeated_request_does_nothing_twice_though_nobody_heard_of_the_first(
+    far: Caller, app: Durasleep, proxy: Proxy
+) -> None:
+    async def is_lost(asked: Awaitable[Any], has_come: Callable[[], Any]) -> None:
+        """Make a request; the answer of Redis to what it does is lost."""
+        proxy.delay_s = 0.1
+        answering, target_port = asyncio.ensure_future(asked), proxy.target_port
+        await eventually(has_come, "Redis to do it")
+        proxy.target_port, proxy.delay_s = 1, 0
+        proxy.cut()
+        answer = await answering
+        assert (answer.status_code, word_of(answer), answer.headers["retry-after"]) == (503, "unavailable", "1")
+        proxy.target_port = target_port
+
+    new = "/v1/executions", {"function": "sleep", "args": [3600]}
+    await is_lost(far.post(*new, key="new"), lambda: _ids(app))
+    [begun] = await _ids(app)
+    again = await far.post(*new, key="new")
+    assert (again.status_code, again.json()["disposition"], again.json()["id"]) == (201, "created", begun)
+    assert await _ids(app) == [begun]
+
+    wake = f"/v1/executions/{begun}:wake"
+    await eventually(lambda: _status(app, begun), "it to sleep")
+    await is_lost(far.post(wake, key="wake"), lambda: _is_awake(app, begun))
+    held = await far.post(wake, key="wake")
+    assert (held.status_code, word_of(held)) == (409, "in-progress")
+
+
+async def _is_awake(app: Durasleep, id: str) -> bool:
+    return not (await app.describe(id)).waiting_on
+
+
+async def _ids(app: Durasleep) -> list[str]:
+    """The executions that have not ended."""
+    return [one.id for one in await app.search()]
+
+
+async def test_a_start_whose_client_leaves_is_found_under_its_key(far: Caller, app: Durasleep, proxy: Proxy) -> None:
+    new = "/v1/executions", {"function": "sleep", "args": [3600]}
+    store = await store_of(app)
+    proxy.delay_s = 0.1
+    left = asyncio.create_task(far.post(*new, key="k"))
+    name = store.keys("k").repeat("k")
+    await eventually(lambda: store.call(Command([b"EXISTS", name], bool)), "the key to be claimed")
+    left.cancel()
+    begun = await eventually(lambda: _ids(app), "an execution to begin")
+    proxy.delay_s = 0
+    again = await far.post(*new, key="k")
+    assert (again.status_code, [again.json()["id"]]) == (201, begun)
+    assert await _ids(app) == begun
 
 
 async def test_a_request_under_the_key_of_one_that_goes_on_is_refused(v1: Caller, app: Durasleep) -> None:
@@ -471,6 +587,8 @@ WRONG: list[tuple[str, Any, int, str, str]] = [
     ("/v1/executions/~/messages/c", {}, 422, "invalid", "stands before the first '~'"),
     ("/v1/groups/g:poll", {"worker": "w", "functions": ["\ud800"]}, 422, "invalid", "/functions/0: it is not valid Un"),
     ("/v1/groups/g:poll", {"worker": "w", "functions": {"\ud800": {}}}, 422, "invalid", "is not valid Unicode"),
+    ("/v1/groups/g:poll", {"worker": "w", "functions": {"": {}}}, 422, "invalid", "has 1 to 255 characters"),
+    ("/v1/groups/g:poll", {"worker": "w 1", "functions": ["f"]}, 422, "invalid", "/worker: it does not match"),
     ("/v1/groups/g:poll", {"worker": "w", "functions": {"f": {"a": 1}}}, 422, "invalid", "/functions/f/a: there is no"),
     ("/v1/groups/g:fail", {"lease": "x", "error": {"message": "", "\udc00": ""}}, 422, "invalid", "not valid Unicode"),
     ("/v1/executions/x~1", {"function": "add"}, 422, "invalid", "'~' is reserved"),
@@ -478,7 +596,8 @@ WRONG: list[tuple[str, Any, int, str, str]] = [
     ("/v1/executions/x?wait=soon", {"function": "add"}, 422, "invalid", "query wait: it must be a whole number"),
     ("/v1/executions/x?nix=1", {"function": "add"}, 422, "invalid", "query nix: there is no such parameter"),
     ("/v1/executions/x/messages/c", {"value": 1, "value_msgpack": "AA=="}, 422, "invalid", "not both"),
-    ("/v1/executions/x", {"function": "add", "delay": "2027-03-01T12:00:00"}, 422, "invalid", "a time zone"),
+    ("/v1/executions/x", {"function": "add", "delay": "2027-03-01T12:00:00"}, 422, "invalid", "date, time and zone"),
+    ("/v1/executions/x", {"function": "add", "delay": "2027-03-01"}, 422, "invalid", "date, time and zone"),
     ("/v1/executions/x", {"function": "add", "delay": "2h", "timeout": "1h"}, 422, "invalid", "delay 7200 s, timeout"),
     ("/v1/executions/x:wake", {"force": True}, 422, "invalid", "/force: there is no such field"),
     ("/v1/executions/x:wake", {}, 404, "not-found", "x"),
@@ -521,8 +640,9 @@ async def test_a_wrong_method_and_a_wrong_type_are_told_the_right_ones(v1: Calle
     answer = await v1.ask("GET", "/v1/executions/x:wake")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = await v1.ask("POST", "/v1/executions/x", b'{"function":"add"}', headers=form)
-    assert (answer.status_code, word_of(answer)) == (415, "media-type")
+    for path in ("/v1/executions/x", "/v1/executions/x:wake", "/v1/promises/x:cancel"):
+        answer = await v1.ask("POST", path, b'{"function":"add"}', headers=form)
+        assert (answer.status_code, word_of(answer)) == (415, "media-type")
 
 
 async def test_a_gateway_with_a_token_answers_nobody_without_it(client: Durasleep, described: Described) -> None:
@@ -566,12 +686,20 @@ async def test_only_so_many_requests_wait_and_one_whose_client_has_gone_does_not
     await v1.aclose()
 
 
+async def test_a_request_is_answered_soon_though_redis_hangs(
+    far: Caller, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durasleep.gateway.api.api._ANSWER_S", 0.3)
+    proxy.black_hole()
+    begun = time.monotonic()
+    asked = [far.get("/v1/executions/x"), far.get("/v1/executions/x", wait=1), far.start("x", "add", 1)]
+    answers = await asyncio.gather(*asked)
+    assert [(answer.status_code, word_of(answer)) for answer in answers] == [(503, "unavailable")] * 3
+    assert time.monotonic() - begun < 8  # alone, the first would hang for ten seconds
+    proxy.cut()
+
+
 async def test_a_repeated_key_needs_no_answer_that_is_too_long(v1: Caller) -> None:
-    body = {"value": 1, "start": {"function": "listen"}}
-    await v1.post("/v1/executions/talk/messages/chat", body)
-    await v1.start("big", "give", "x" * 100_000, wait=20)
-    answer = await v1.post("/v1/promises/big", key="b")
-    assert (answer.status_code, word_of(answer)) == (409, "other-function")
     await v1.post("/v1/promises/long")
     value = {"value": "x" * 100_000}
     assert (await v1.post("/v1/promises/long:resolve", value, key="v")).status_code == 200

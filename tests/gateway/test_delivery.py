@@ -11,9 +11,11 @@ import pytest
 
 from durasleep import Durasleep
 from durasleep.protocol import resonate
+from durasleep.query.attention import LOOKED_MAX
 from harness.servers import Server
-from tests.gateway.gateways import Poll, Served, rpc, serving
-from tests.gateway.raw_worker import FAR_MS, RawWorker, create, settled, tags
+from tests.gateway.gateways import FAR_MS, Poll, Served, rpc, serving
+from tests.gateway.raw_worker import RawWorker, create, settled, tags
+from tests.service.workers import eventually
 
 
 async def test_a_sleep_ends_when_it_is_due_and_never_earlier(gateway: Served, one_server: Server) -> None:
@@ -85,6 +87,13 @@ async def test_a_queue_that_nobody_polls_waits(gateway: Served, one_server: Serv
     await one_server.client().zadd(queue, {"a": time.time() * 1000 - 61_000})  # as if it had waited for a minute
     said = [one.text for one in await client.diagnose() if one.subject == "other languages"]
     assert said == ["1 task has waited for a worker at poll://any@raw for more than a minute"]
+    many = one_server.client().pipeline()
+    for n in range(LOOKED_MAX):
+        many.zadd(queue.replace("raw", f"a{n}"), {"a": time.time() * 1000})
+    await many.execute()
+    said = [one.text for one in await client.diagnose() if one.subject == "other languages"]
+    assert said == ["more addresses have messages than are named here, or there are too many keys to see all"]
+    await one_server.client().delete(*[queue.replace("raw", f"a{n}") for n in range(LOOKED_MAX)])
     poll = await Poll.open(gateway.port, "other", "p1")
     await create(gateway.url, "b", "other")
     assert (await poll.message())["data"]["task"]["id"] == "b"
@@ -106,6 +115,20 @@ async def test_who_listens_for_a_promise_is_told_of_its_end(gateway: Served) -> 
         await rpc(gateway.url, "promise.register_listener", awaited=f"b{n}", address="poll://any@raw/p2")
         await rpc(gateway.url, "promise.settle", id=f"b{n}", state="resolved", value={})
     assert {(await preferred.message())["data"]["promise"]["id"] for _ in range(4)} == {f"b{n}" for n in range(4)}
+
+
+async def test_an_address_that_is_damaged_stops_no_other(
+    gateway: Served, one_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, redis = gateway.gateway.store.keyspaces[0].resonate, one_server.client()
+    await redis.set(f"{own}queue:poll://any@broken", "x")
+    await redis.set(f"{own}promise:x", "x")
+    await redis.zadd(f"{own}timers", {"tx": 1})
+    polls = [await Poll.open(gateway.port, group, "p1") for group in ("broken", "raw")]
+    await create(gateway.url, "a")
+    assert (await polls[1].message())["data"]["task"]["id"] == "a"
+    for what in ("the timer tx fails: WRONGTYPE", "the messages for poll://any@broken cannot be read: WRONGTYPE"):
+        await eventually(lambda what=what: what in caplog.text, what)
 
 
 async def test_several_gateways_need_not_agree(gateway: Served, one_server: Server, namespace: str) -> None:

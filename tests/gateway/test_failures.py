@@ -12,9 +12,17 @@ import redis
 
 from durasleep import Durasleep
 from durasleep.devserver import DevServer
+from durasleep.settings import Settings
 from harness.servers import MakeServer, Server
-from tests.gateway.gateways import Gateways, Poll, Served, fetch, rpc, serving
-from tests.gateway.raw_worker import FAR_MS, RawWorker, create, settled
+from tests.gateway.gateways import FAR_MS, Gateways, Poll, Served, fetch, rpc, serving
+from tests.gateway.http_worker import HttpWorker
+from tests.gateway.raw_worker import RawWorker, create, settled
+from tests.service.workers import PATIENCE_S, eventually
+
+
+async def is_refused(admin: Any, user: str, command: str) -> bool:
+    """Whether Redis has refused this command of a user."""
+    return any((one["username"], one["object"]) == (user, command) for one in await admin.acl_log())
 
 
 @pytest.fixture
@@ -69,6 +77,63 @@ async def test_a_gateway_outlives_redis(own_server: DevServer, caplog: pytest.Lo
     assert "this gateway waits, nothing is lost" in caplog.text
     assert "Redis serves this gateway again" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+async def test_a_gateway_ends_soon_while_redis_is_away(own_server: DevServer) -> None:
+    async with Durasleep(own_server.url, settings=Settings(heartbeat_s=0.2, dead_after_s=0.6)) as client:
+        async with serving(client) as served:
+            polls = [asyncio.create_task(HttpWorker(served.port, f"w{n}").poll(wait=60)) for n in range(10)]
+
+            async def are_listed() -> bool:
+                return len([one for one in (await client.overview()).workers if one.name[0] == "w"]) == len(polls)
+
+            await eventually(are_listed, "the workers to be listed")
+            own_server.kill()
+            began = time.monotonic()
+        assert time.monotonic() - began < 8, "no worker costs a wait for Redis"
+        assert await asyncio.gather(*polls) == [None] * len(polls)
+
+
+async def test_a_gateway_waits_for_redis_at_its_start(own_server: DevServer, caplog: pytest.LogCaptureFixture) -> None:
+    url = own_server.url
+    own_server.kill()
+    client = Durasleep(url)
+    async with serving(client, waits=False):
+        pass  # it can be stopped meanwhile
+    async with serving(client, waits=False) as served:
+        assert (await fetch(f"{served.url}/health")).status == 200
+        assert (await fetch(f"{served.url}/ready")).status == 503
+        assert (await rpc(served.url, "promise.get", id="a"))[0] == 503
+        assert (await fetch(f"{served.url}/v1/executions")).status == 503
+        worker = await RawWorker(served.url, "p1").connect()
+        assert "this gateway waits, nothing is lost" in caplog.text
+        own_server.start()
+        await asyncio.wait_for(served.gateway.ready.wait(), PATIENCE_S)
+        await create(served.url, "a")
+        assert await worker.finish(await worker.acquire()) == 200
+        assert (await fetch(f"{served.url}/ready")).status == 200
+    await client.aclose()
+    assert "Redis serves this gateway again" in caplog.text
+
+
+async def test_a_gateway_outlives_a_change_of_its_permissions(
+    one_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("durasleep.gateway.gateway.CHECK_S", 0.05)
+    monkeypatch.setattr("durasleep.transport.store.CHECK_S", 0.0)
+    admin = one_server.client()
+    await admin.execute_command("ACL", "SETUSER", namespace, "on", ">secret", "~*", "+@all")
+    url = one_server.url.replace("://", f"://{namespace}:secret@")
+    try:
+        async with Durasleep(url, namespace=namespace) as client, serving(client) as served:
+            await admin.execute_command("ACL", "SETUSER", namespace, "-@all")
+            await eventually(lambda: "this gateway waits, nothing is lost" in caplog.text, "a look at Redis")
+            assert (await rpc(served.url, "promise.get", id="a"))[0] == 503
+            await eventually(lambda: is_refused(admin, namespace, "hmget"), "a check of the namespace")
+            await admin.execute_command("ACL", "SETUSER", namespace, "+@all")
+            assert (await rpc(served.url, "promise.get", id="a"))[0] == 404
+    finally:
+        await admin.execute_command("ACL", "DELUSER", namespace)
 
 
 async def test_what_was_begun_is_finished_while_redis_is_full(own_server: DevServer) -> None:

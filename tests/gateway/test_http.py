@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from durasleep.gateway import connection, http
+from durasleep.gateway import connection, http, unread
 from durasleep.gateway.api import problems
-from tests.gateway.echo import Echo, Reply, Wire, ask, chunked, echoing, request
+from tests.gateway.echo import LARGE, Echo, Reply, Wire, ask, chunked, echoing, request
 from tests.service.workers import eventually
 
 CHUNKED = ["Transfer-Encoding: chunked"]
@@ -149,8 +150,7 @@ async def test_what_is_sent_ahead_is_not_kept_without_end(echo: tuple[Echo, int]
     await wire.write(request("POST", "/slow", body=b"a"))
     writing = asyncio.create_task(wire.write(*[request(target="/" + "a" * 1000)] * count))
     [served] = await eventually(lambda: site.asked and list(site.connections.open), "the first request")
-    await eventually(lambda: served.bytes_ahead > connection.AHEAD_BYTES_MAX, "requests ahead of the answer")
-    await asyncio.wait([writing], timeout=0.2)
+    await eventually(lambda: not site.transports[0].is_reading(), "a pause")
     assert served.bytes_ahead < 1 << 20
     site.go.set()
     for _ in range(count + 1):
@@ -209,13 +209,87 @@ async def test_a_client_that_sends_no_more_is_waited_for_a_little(
         await eventually(lambda: site.asked, "the request")
         wire.writer.write_eof()
         if is_quick:
-            await asyncio.wait([asyncio.ensure_future(site.cancelled.wait())], timeout=0.1)
+            await asyncio.wait_for(site.ended.wait(), 5)
             site.go.set()
             assert (await wire.reply()).status == 200
             site.go.clear()
             site.asked.clear()
         assert await wire.ended() == b""
     assert site.cancelled.is_set()
+
+
+@pytest.mark.parametrize("notices", [True, False])
+async def test_an_answer_that_is_called_lost_was_not_read(
+    echo: tuple[Echo, int], notices: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``notices`` is whether the server knows of the end of its client before it answers."""
+    site, port = echo
+    if not notices:
+
+        def has_left(_transport: asyncio.Transport) -> bool:
+            return False
+
+        monkeypatch.setattr(unread, "has_left", has_left)
+    for closes in (True, False):
+        wire = await Wire.open(port)
+        await wire.write(request(target="/lent"))
+        await eventually(lambda: site.asked, "the request")
+        if closes:
+            await wire.close()
+        else:
+            wire.writer.write_eof()
+        await asyncio.wait_for(site.ended.wait(), 5)
+        site.go.set()
+        was_read = False if closes else bool(await wire.ended())
+        await eventually(lambda: not site.connections.open, "the end of the connection")
+        assert site.lost.is_set() is not was_read
+        assert was_read is (not closes and not notices)
+        for event in (site.go, site.lost, site.ended):
+            event.clear()
+        site.asked.clear()
+
+
+async def test_a_client_that_has_read_its_answer_may_close_as_it_likes(echo: tuple[Echo, int]) -> None:
+    site, port = echo
+    site.go.set()
+    for is_reset in (True, False):
+        wire = await Wire.open(port)
+        await wire.write(request(target="/lent"))
+        assert (await wire.reply()).status == 200
+        if is_reset:
+            wire.reset()
+        else:
+            await wire.close()
+        await eventually(lambda: not site.connections.open, "the end of the connection")
+        assert not site.lost.is_set()
+
+
+@pytest.mark.parametrize("ending", ["client", "server"])
+async def test_an_answer_that_is_written_arrives_as_a_whole(ending: str) -> None:
+    kept_bytes = LARGE // 8 if ending == "client" else 2 * LARGE
+    async with echoing(kept_bytes=kept_bytes) as (site, port):
+        wire = await Wire.open(port, receive_bytes=65_536)
+        await wire.write(request(target="/large"))
+        await eventually(lambda: site.asked, "the request")
+        if ending == "client":
+            wire.writer.write_eof()
+            closing = None
+        else:
+            closing = asyncio.create_task(site.connections.close(10.0))
+        await wire.reader.readuntil(b"\r\n\r\n")
+        assert len(await wire.ended()) == LARGE
+        await wire.close()
+        if closing is not None:
+            await closing
+
+
+async def test_the_system_is_told_to_notice_clients_that_are_gone(echo: tuple[Echo, int]) -> None:
+    site, port = echo
+    await Wire.open(port)
+    [transport] = await eventually(lambda: site.transports, "the connection")
+    served = transport.get_extra_info("socket")
+    assert served.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * connection.WRITE_S
 
 
 async def test_errors_of_handlers_are_answered(port: int) -> None:
@@ -251,21 +325,25 @@ async def test_idle_connections_end_without_a_word(port: int, monkeypatch: pytes
     assert await wire.ended() == b""
 
 
-@pytest.mark.parametrize("target", ["/large", "/stream"])
+@pytest.mark.parametrize(("target", "is_half"), [("/large", False), ("/large", True), ("/stream", False)])
 async def test_a_reader_that_takes_nothing_is_cut(
-    echo: tuple[Echo, int], target: str, monkeypatch: pytest.MonkeyPatch
+    echo: tuple[Echo, int], target: str, is_half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "WRITE_S", 0.3)
     site, port = echo
     wire = await Wire.open(port, receive_bytes=4096)
     await wire.write(request(target=target))
+    if is_half:
+        await eventually(lambda: site.asked, "the request")
+        wire.writer.write_eof()
     if target == "/stream":
         [stream] = await eventually(lambda: site.streams, "the stream")
         while stream.is_writable:
             stream.send(b"data: {}\n\n" * 1000)
     await eventually(lambda: site.asked and not site.connections.open, "the end of the connection")
     assert not site.streams
-    assert len(await wire.ended()) < 8 << 20  # what the system holds for the reader
+    assert site.lost.is_set() is (target == "/large")
+    assert len(await wire.ended()) < LARGE  # what the system holds for the reader
 
 
 async def test_a_slow_reader_gets_its_answer(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +351,7 @@ async def test_a_slow_reader_gets_its_answer(port: int, monkeypatch: pytest.Monk
     wire = await Wire.open(port, receive_bytes=65_536)
     await wire.write(request(target="/large"))
     await wire.reader.readuntil(b"\r\n\r\n")
-    begun, left = time.monotonic(), 8 << 20
+    begun, left = time.monotonic(), LARGE
     while left:
         left -= len(await wire.reader.readexactly(min(left, 1 << 18)))
         await asyncio.sleep(0.03)  # it is slow: that is what is tested
@@ -302,6 +380,24 @@ async def test_all_bodies_together_have_a_bound(
     assert (reply.status, is_closed, reply.json()["instance"]) == (503, True, "/a")
     await first.close()
     await eventually(lambda: site.connections.body_bytes == 0, "the end of the first body")
+
+
+async def test_a_body_counts_until_it_is_answered(echo: tuple[Echo, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BODIES_BYTES_MAX", 100_000)
+    site, port = echo
+    first, body = await Wire.open(port), b"x" * 60_000
+    for sent in (request("POST", "/slow", body=body), request("POST", "/slow", CHUNKED) + chunked(body)):
+        await first.write(sent)
+        await eventually(lambda: site.asked, "the first request")
+        assert (await ask(port, request("POST", body=body)))[0].status == 503
+        site.go.set()
+        assert (await first.reply()).status == 200
+        assert (await ask(port, request("POST", body=body)))[0].status == 200
+        site.go.clear()
+        site.asked.clear()
+    await first.write(request("POST", "/stream", body=body))
+    await eventually(lambda: site.streams, "the stream")
+    assert site.connections.body_bytes == 0
 
 
 async def test_a_server_that_ends_answers_what_is_under_way(echo: tuple[Echo, int]) -> None:

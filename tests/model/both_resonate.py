@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -169,7 +170,7 @@ class Both(Alone):
         replies = pipeline.execute()
         hashes, timers, rest = replies[: len(self._ids)], replies[len(self._ids)], replies[len(self._ids) + 1 :]
         return Shown(
-            {id: _shown(fields) for id, fields in zip(self._ids, hashes, strict=True) if fields},
+            {id: _shown(id, fields) for id, fields in zip(self._ids, hashes, strict=True) if fields},
             _scores(timers),
             {address: _scores(queue) for address, queue in zip(self._addresses, rest[::2], strict=True)},
             {
@@ -315,14 +316,17 @@ def fields_of(promise: Promise) -> dict[str, Data]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _shown(fields: dict[bytes, bytes]) -> dict[str, Data]:
+def _shown(id: str, fields: dict[bytes, bytes]) -> dict[str, Data]:
     found: dict[str, Data] = {_NAMES.get(name.decode(), "?"): value.decode() for name, value in fields.items()}
     shown = {name: value for name, value in found.items() if name in _SHOWN}
     for name in ("timeout", "created", "settled", "version", "ttl", "resumes"):
         if name in shown:
             shown[name] = int(shown[name])
     if "waiters" in shown:
-        shown["waiters"] = frozenset([one for one in shown["waiters"].split("\0") if one])
+        parent = f"c{re.sub('[.:][^.:]*$', '', id)}"
+        shown["waiters"] = frozenset([parent if one == "^" else one for one in shown["waiters"].split("\0") if one])
+    if shown.get("target", "").startswith("@"):
+        shown["target"] = "poll://any" + shown["target"]
     if "state" in shown:
         shown["state"] = STATES[shown["state"]]
     return shown

@@ -10,6 +10,7 @@ from durasleep.errors import Fenced
 from durasleep.model import CommitAction
 from durasleep.protocol import membership
 from durasleep.protocol.commit import Lease
+from durasleep.protocol.keys import LIMIT, W
 from durasleep.protocol.membership import Lent
 from tests.store.driver import OTHER, WORKER, Driver
 
@@ -49,6 +50,27 @@ async def test_a_lease_that_is_not_extended_is_reclaimed_like_a_worker(driver: D
     with pytest.raises(Fenced):
         await lend(driver, lease, consumer=HEIR)
     assert HEIR not in (await driver.beat(consumer=OTHER)).consumers
+
+
+async def test_a_lease_that_has_run_out_is_found_among_many_that_have_not(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await lend(driver, lease)
+    await lend(driver, lease, consumer=HEIR)
+    workers, group = driver.keys.workers, driver.keys.queue("workers")
+    now_ms = int(await driver.redis.zscore(workers, HEIR))
+    others = [f"a-worker/0{n}" for n in range(LIMIT["consumers_max"] + 10)]  # their names come before that of this one
+    async with driver.redis.pipeline(transaction=False) as pipe:
+        for name in others:
+            pipe.xgroup_createconsumer(group, "workers", name)
+            pipe.hset(driver.keys.worker(name), mapping={W["client"]: "", W["beat_ms"]: "3000"})
+        pipe.zadd(workers, dict.fromkeys(others, now_ms))
+        pipe.zadd(workers, {HEIR: now_ms - 100})
+        await pipe.execute()
+    beat = await driver.beat(consumer=OTHER)
+    assert HEIR in beat.consumers
+    assert HEIR in [peer.consumer for peer in beat.peers]
+    assert len(beat.consumers) == LIMIT["consumers_max"]
+    await driver.store.ask([membership.part(driver.keys, name, "workers") for name in others])
 
 
 async def test_what_stands_for_a_lease_fires_nothing_so_it_has_no_rank(driver: Driver) -> None:

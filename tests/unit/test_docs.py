@@ -196,8 +196,14 @@ def test_the_glossary_has_the_statuses_that_are_not_states_or_places() -> None:
     assert {"slot", "deferred", "offered", "promise"} <= glossary()
 
 
+def text_of(script: str) -> str:
+    """The text of a script, and of the parts in its own folder."""
+    lua = PACKAGE / "protocol" / "lua"
+    return "".join(file.read_text() for file in (lua / f"{script}.lua", *sorted((lua / script).glob("*.lua"))))
+
+
 def test_every_finding_of_fsck_has_its_words_and_is_explained() -> None:
-    script = (PACKAGE / "protocol" / "lua" / "fsck.lua").read_text()
+    script = text_of("fsck")
     kinds = set(re.findall(r"found\('(\w+)'", script))
     kinds |= {kind for pair in re.findall(r"found\(score and '(\w+)' or '(\w+)'", script) for kind in pair}
     kinds |= set(re.findall(r'_by_hand\("(\w+)"', (PACKAGE / "query" / "fsck.py").read_text()))
@@ -210,8 +216,8 @@ def test_every_finding_of_fsck_has_its_words_and_is_explained() -> None:
 def test_everything_that_fsck_checks_has_words() -> None:
     checks: set[str] = set()
     for script, before in (("fsck", ""), ("resonate_fsck", "r:")):
-        text = (PACKAGE / "protocol" / "lua" / f"{script}.lua").read_text()
-        checks |= {f"{before}{name}" for name in re.findall(r"^ *function checks\.(\w+)", text, re.MULTILINE)}
+        names = re.findall(r"^ *function checks\.(\w+)", text_of(script), re.MULTILINE)
+        checks |= {f"{before}{name}" for name in names}
     assert CHECKED.keys() == checks
     assert counted({"entry": 1, "promise": 2_000}) == "2,000 executions and promises, 1 queue entry"
 

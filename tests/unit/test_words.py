@@ -124,7 +124,7 @@ STILL = {
 ACROSS_PARTITIONS = (
     "durasleep/protocol/foreign.py",
     "durasleep/protocol/timers.py",
-    "durasleep/protocol/lua/fsck.lua",
+    "durasleep/protocol/lua/fsck/timer.lua",
     "durasleep/protocol/lua/hear.lua",
     "durasleep/worker/loops/relay.py",
     "tests/model/both.py",

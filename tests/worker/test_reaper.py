@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from durasleep.model import Place
+from durasleep.model import CommitAction, Place
+from durasleep.protocol import membership
 from durasleep.protocol.membership import Beat
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.connector import Connector
@@ -56,6 +57,18 @@ async def test_a_worker_that_shows_no_new_beat_for_three_seconds_is_dead(
     assert "worker w2 is dead: 1 executions given to others" in caplog.text
     assert (await driver.take(consumer=THIRD)).epoch == 2
     assert await reaper.once(await driver.beat(), 104) == []
+
+
+async def test_what_is_left_of_a_lease_that_has_ended_is_no_death(
+    driver: Driver, reaper: Reaper, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease, heir = await driver.start("a"), "http/1"
+    await driver.store.call(
+        membership.lend(driver.keys, WORKER, heir, lease, group="workers", info="", knows="", lease_ms=3_000)
+    )
+    await driver.commit(lease, CommitAction.RESOLVE, consumer=heir)
+    assert await found_dead(reaper, await driver.beat(), [100, 101, 102, 103]) == {103: [heir]}
+    assert "is dead" not in caplog.text
 
 
 async def test_each_new_beat_begins_the_time_anew(driver: Driver, reaper: Reaper) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from durasleep.client import Client
 from durasleep.client.client import store_of
-from durasleep.errors import TimedOut
+from durasleep.errors import StoreUnavailable
 from durasleep.gateway.api import openapi, values
-from durasleep.gateway.api.idempotency import Repeats, read_key
+from durasleep.gateway.api.idempotency import Noted, Repeats, read_key
 from durasleep.gateway.api.problems import Problem, problem_of
 from durasleep.gateway.api.routes import Answer, Call, Route, Table
 from durasleep.gateway.api.shared import Shared
@@ -20,6 +20,10 @@ from durasleep.gateway.http import Request, Response
 
 DESCRIPTION_PATH = "/v1/openapi.json"
 _JSON = ("application/json",)
+_ANSWER_S = 12.0
+"""A request takes no longer, beside what it waits for. It is longer than the patience of one call of the client, so it
+ends what several calls, or a Redis that hangs, would need.
+"""
 
 
 class Api:
@@ -29,7 +33,6 @@ class Api:
         self.shared = Shared(client)
         self._table = table
         self._description: bytes | None = None
-        self._tasks: set[asyncio.Task[Answer]] = set()
 
     def __call__(self, request: Request) -> Awaitable[Response]:
         """The answer to a request; cancelled if its connection closes."""
@@ -61,11 +64,25 @@ class Api:
         route, path = self._table.find(method, request.path)
         query = self._table.read_query(route, request.query)
         call = Call(self.shared, path, query, self._read_body(route, request))
-        key = read_key(request.headers) if route.takes_key else None
-        if key is None:
+        call.idempotency_key = read_key(request.headers) if route.takes_key else None
+        if route.may_last:
+            return await self._handle(route, call, request)
+        longest_s = _ANSWER_S + query.get("wait", 0)
+        limit = asyncio.timeout(longest_s)
+        try:
+            async with limit:
+                return await self._handle(route, call, request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise StoreUnavailable(f"Redis has not answered a request within {longest_s:g} s") from None
+
+    async def _handle(self, route: Route, call: Call, request: Request) -> Answer:
+        if call.idempotency_key is None:
             return await route.handle(call)
-        call.idempotency_key = key
-        return await self._once(route, call, Repeats(await store_of(self.shared.client), key, request))
+        store = await store_of(self.shared.client)
+        call.repeats = Repeats(store, call.idempotency_key, request, does_more=route.does_more)
+        return await (route.handle(call) if route.is_repeatable else _once(route, call))
 
     def _read_body(self, route: Route, request: Request) -> Any:
         if not request.body:
@@ -81,42 +98,20 @@ class Api:
             )
         return self._table.check_body(route, values.read_json(request.body))
 
-    async def _once(self, route: Route, call: Call, repeats: Repeats) -> Answer:
-        """Carry out a request, unless it was before; and note that it was."""
-        noted = await repeats.claim()
-        if noted is not None and noted.status == HTTPStatus.GATEWAY_TIMEOUT:
-            raise Problem("no-answer", "this was asked before under this Idempotency-Key, and nobody answered in time")
-        if noted is not None and not route.is_repeatable:
-            if noted.document is None:
-                raise Problem("answer-not-kept", "this was done before, and its answer was too long to be kept")
-            return Answer(noted.status, noted.document)
-        if noted is not None:
-            call.remembered = noted
-            return await route.handle(call)
-        if route.is_repeatable:
-            call.repeats = repeats
-        # What was begun is carried out and noted, whether its client is still there or not.
-        task = asyncio.ensure_future(self._noting(route, call, repeats))
-        self._tasks.add(task)
-        task.add_done_callback(self._forget_task)
-        return await asyncio.shield(task)
 
-    async def _noting(self, route: Route, call: Call, repeats: Repeats) -> Answer:
-        try:
-            answer = await route.handle(call)
-        except TimedOut:
-            if not repeats.is_noted:
-                await repeats.note(HTTPStatus.GATEWAY_TIMEOUT, None)  # the question was sent, and is not sent again
-            raise
-        except BaseException:
-            if not repeats.is_noted:
-                await asyncio.shield(repeats.release())
-            raise
-        if not repeats.is_noted:
-            await repeats.note(answer.status, answer.document)
-        return answer
+async def _once(route: Route, call: Call) -> Answer:
+    """Carry out a request, or answer it as it was answered before."""
+    answers: list[Answer] = []
 
-    def _forget_task(self, task: asyncio.Task[Answer]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # its client may have gone: nobody else asks for it
+    async def act() -> Noted:
+        answers.append(await route.handle(call))
+        return Noted(answers[0].status, answers[0].document)
+
+    noted = await call.once(act)
+    if answers:
+        return answers[0]
+    if noted.status == HTTPStatus.GATEWAY_TIMEOUT:
+        raise Problem("no-answer", "this was asked before under this Idempotency-Key, and nobody answered in time")
+    if noted.document is None:
+        raise Problem("answer-not-kept", "this was done before, and its answer was too long to be kept")
+    return Answer(noted.status, noted.document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
@@ -13,6 +14,7 @@ from durasleep.gateway.api import schema, values
 from durasleep.gateway.api.schema import Schema
 from durasleep.gateway.api.values import invalid
 
+_DATE = re.compile(r"\d{4}-\d\d|\d{8}T")
 DURATION: Schema = {"type": ["number", "string"]}
 
 
@@ -101,15 +103,15 @@ def caller(client: Client, body: Mapping[str, Any], at: str = "") -> Caller:
 
 
 def read_instant(given: Any, at: str) -> Any:
-    """An instant of ISO 8601; anything else is a duration, or nothing. Problem for an instant without a zone."""
-    if not isinstance(given, str) or "T" not in given.upper() or not given[:1].isdigit():
+    """An instant of ISO 8601; anything else is a duration, or nothing. Problem for an instant that cannot be used."""
+    if not isinstance(given, str) or not _DATE.match(given):
         return given
     try:
         instant = datetime.fromisoformat(given)
     except ValueError:
-        return given
-    if instant.tzinfo is None:
-        raise invalid(at, "an instant needs a time zone, such as 2027-03-01T12:00:00Z")
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise invalid(at, "write an instant with its date, time and zone, such as 2027-03-01T12:00:00Z")
     return instant
 
 

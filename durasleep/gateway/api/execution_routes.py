@@ -245,7 +245,14 @@ _START_PROBLEMS = (
 
 
 def _control(
-    verb: str, handle: Handler, summary: str, description: str, body: str | None = None, *, needs_body: bool = False
+    verb: str,
+    handle: Handler,
+    summary: str,
+    description: str,
+    body: str | None = None,
+    *,
+    needs_body: bool = False,
+    does_more: bool = False,
 ) -> Route:
     return Route(
         method="POST",
@@ -260,6 +267,7 @@ def _control(
         body=body,
         needs_body=needs_body,
         takes_key=True,
+        does_more=does_more,
     )
 
 
@@ -291,7 +299,8 @@ ROUTES = (
         name="startNewExecution",
         tag=_TAG,
         summary="Start an execution under a new id",
-        description="The id is made here. With an Idempotency-Key a repeated request finds the same execution.",
+        description="The id is made here. With an Idempotency-Key it is made of that and of the request, so a repeated "
+        "request finds the same execution.",
         handle=executions.start_new,
         answers={201: _STARTED[201], 200: ("It was dropped, because a limit had no room.", "Started")},
         problems=_START_PROBLEMS,
@@ -362,6 +371,7 @@ ROUTES = (
         executions.wake,
         "End a sleep now",
         "Ends the only sleep that it waits for, or starts a delayed execution now. `word` is `woken` or `already`.",
+        does_more=True,
     ),
     _control(
         "reschedule",
@@ -370,6 +380,7 @@ ROUTES = (
         "Moves its only timer, its deadline or its delayed start. `word` is `rescheduled` or `already`.",
         "Reschedule",
         needs_body=True,
+        does_more=True,
     ),
     _control(
         "cancel",
@@ -391,12 +402,14 @@ ROUTES = (
         executions.resume,
         "Resume a halted execution",
         "`word` is `resumed`, `running` or `already`.",
+        does_more=True,
     ),
     _control(
         "retry",
         executions.retry,
         "Run a failed execution again",
         "Runs it again from its beginning, with its arguments. `word` is `retrying`, `running` or `halted`.",
+        does_more=True,
     ),
     Route(
         method="GET",

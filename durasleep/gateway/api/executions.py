@@ -9,10 +9,11 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from durasleep.client import Client, requests
-from durasleep.client.client import Handle, status_of
+from durasleep.client.client import start_once, status_of
 from durasleep.codec.published import StepProgress
 from durasleep.errors import InvalidDuration, NotFound
 from durasleep.gateway.api import calls, values
+from durasleep.gateway.api.idempotency import Noted
 from durasleep.gateway.api.outcomes import document_of, outcome, pending, wait_for
 from durasleep.gateway.api.routes import Answer, Call, Handler
 from durasleep.gateway.api.values import Document
@@ -52,33 +53,31 @@ async def start_new(call: Call) -> Answer:
 
 
 async def _start(call: Call, id: str | None) -> Answer:
-    if call.remembered is not None:
-        more = call.remembered.more
-        return await _answer_start(call, more["id"], Disposition(more["disposition"]))
     caller = calls.caller(call.client, call.body)
     args, kwargs = calls.read_arguments(call.body)
-    function = call.body["function"]
-    begun: Handle[Any]
-    if id is None:
-        begun = await caller.start(function, *args, **kwargs)
-    else:
-        begun = await caller.rpc(id, function, *args, **kwargs)
-    assert begun.disposition is not None
-    if call.repeats is not None:
-        status = _status_of(begun.disposition)
-        await call.repeats.note(status, None, id=begun.id, disposition=str(begun.disposition))
-    return await _answer_start(call, begun.id, begun.disposition)
+    is_new = False
+
+    async def begin() -> Noted:
+        nonlocal is_new
+        unique = "" if call.repeats is None else call.repeats.unique
+        begun = await start_once(caller, unique, id, call.body["function"], tuple(args), kwargs)
+        assert begun.disposition is not None
+        is_new = True
+        return Noted(_status_of(begun.disposition), more={"id": begun.id, "disposition": str(begun.disposition)})
+
+    more = (await call.once(begin)).more
+    return await _answer_start(call, more["id"], Disposition(more["disposition"]), is_new=is_new)
 
 
 def _status_of(disposition: Disposition) -> int:
     return HTTPStatus.CREATED if disposition is Disposition.CREATED else HTTPStatus.OK
 
 
-async def _answer_start(call: Call, id: str, disposition: Disposition) -> Answer:
+async def _answer_start(call: Call, id: str, disposition: Disposition, *, is_new: bool) -> Answer:
     document = document_of(call)
     if disposition is Disposition.DROPPED:
         found: dict[str, Any] = {"state": None}
-    elif call.query["wait"] or disposition is Disposition.FINISHED or call.remembered is not None:
+    elif call.query["wait"] or disposition is Disposition.FINISHED or not is_new:
         found = outcome(document, await wait_for(call, id), call.client.codec)
     else:
         found = outcome(document, pending(id), call.client.codec)

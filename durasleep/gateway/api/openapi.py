@@ -13,7 +13,19 @@ from durasleep.gateway.api.problems import CONTENT_TYPE, KINDS
 from durasleep.gateway.api.routes import PARTS, Parameter, Route, Table
 from durasleep.gateway.api.schema import Schema
 
-_ALWAYS = ("unreadable", "unauthorized", "forbidden", "invalid", "internal", "unavailable")
+_ALWAYS = (
+    "unreadable",
+    "unauthorized",
+    "forbidden",
+    "too-slow",
+    "too-large",
+    "media-type",
+    "invalid",
+    "head-too-large",
+    "internal",
+    "unavailable",
+    "busy",
+)
 _TAGS = {
     "executions": "Starting, awaiting, listing and controlling executions.",
     "messages": "Messages to executions.",
@@ -114,8 +126,6 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.takes_key:
         parameters.append({"$ref": f"#/components/parameters/{_KEY_HEADER}"})
         kinds += ["in-progress", "answer-not-kept", "key-reused"]
-    if route.body is not None:
-        kinds += ["media-type", "too-large", "invalid"]
     answers = {str(status): _answer(*answer) for status, answer in route.answers.items()}
     operation: dict[str, Any] = {
         "operationId": route.name,

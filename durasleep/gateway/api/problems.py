@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from durasleep.answers import answer_to
 from durasleep.errors import (
     CorruptData,
     DurasleepError,
     Ended,
-    ExecutionError,
     Fenced,
     InvalidId,
     LimitFull,
@@ -54,21 +53,21 @@ KINDS: dict[str, Kind] = {
     "no-such-route": Kind(404, "There is no such path"),
     "not-found": Kind(404, "There is no such execution or promise"),
     "method-not-allowed": Kind(405, "This path does not know the method"),
+    "too-slow": Kind(408, "The request took too long to come"),
     "not-allowed": Kind(409, "The state does not permit this"),
     "ended": Kind(409, "The execution has ended"),
     "other-function": Kind(409, "The id belongs to another function"),
     "settled-otherwise": Kind(409, "The promise has settled in another way"),
-    "in-progress": Kind(409, "A request with this Idempotency-Key is still carried out"),
+    "in-progress": Kind(409, "The end of the first request is not known"),
     "answer-not-kept": Kind(409, "It was done, and the answer is not kept"),
     "fenced": Kind(409, "Another worker has the lease"),
-    "too-slow": Kind(408, "The request took too long to come"),
     "old-protocol": Kind(410, "This protocol is not spoken any more"),
     "cursor-gone": Kind(410, "The cursor is not known any more"),
     "too-large": Kind(413, "The request or a value in it is too large"),
     "media-type": Kind(415, "The body must be application/json"),
+    "expectation": Kind(417, "Only 100-continue can be expected"),
     "invalid": Kind(422, "A field cannot be used"),
     "key-reused": Kind(422, "The Idempotency-Key belongs to another request"),
-    "expectation": Kind(417, "Only 100-continue can be expected"),
     "limit-full": Kind(429, "The limit of the function is full"),
     "mailbox-full": Kind(429, "The mailbox is full"),
     "head-too-large": Kind(431, "The head of the request is too large"),
@@ -82,7 +81,7 @@ KINDS: dict[str, Kind] = {
     "no-answer": Kind(504, "There was no answer in time"),
     "http-version": Kind(505, "HTTP/1.1 and HTTP/1.0 are spoken here"),
 }
-"""All kinds, by the last part of their type. The page docs/reference/http.md has a section for each."""
+"""Kinds by the last part of their type, in the order of their status; docs/reference/http.md has a section for each."""
 
 _KIND_OF: Sequence[tuple[type[DurasleepError], str]] = (
     (OtherFunction, "other-function"),
@@ -105,9 +104,10 @@ _KIND_OF: Sequence[tuple[type[DurasleepError], str]] = (
 )
 """The first that fits counts. Here a UsageError is a mistake of the request, unlike in ``answers``."""
 
+_SOON = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_SAID_S = 60.0  # between two lines of the log about one kind of error
 
-_TOLD = ("no-answer", "unconfirmed", "unsupported")
-"""Failures of the server of which everybody may read what they are."""
+_said_s: dict[type[Exception], float] = {}
 
 
 class FieldError(NamedTuple):
@@ -165,15 +165,23 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if type(error) is TimeoutError:
-        return Problem("no-answer", "the gateway ends: ask again")
+        return Problem("no-answer", "the gateway ends before there was an answer; the execution may have the message")
     kind = next((kind for known, kind in _KIND_OF if isinstance(error, known)), "internal")
-    status = KINDS[kind].status
+    if kind == "internal":
+        logger.error("a request to the gateway has failed", exc_info=error)
+        return Problem(kind, "This cannot be done. The log of the gateway says why.")
+    headers = [("Retry-After", "1")] if KINDS[kind].status in _SOON else []
+    if kind == "unavailable":
+        _report(error)
+        return Problem(kind, "Ask again soon. What was asked may have been done, or not.", headers=headers)
     if kind == "fenced":  # Redis says it in its own words, or we in several
         return Problem(kind, "another worker has the lease of the execution, or it has ended")
-    if status < HTTPStatus.INTERNAL_SERVER_ERROR or kind in _TOLD:
-        return Problem(kind, str(error))
-    if not isinstance(error, DurasleepError) or isinstance(error, ExecutionError):
-        logger.error("a request to the gateway has failed", exc_info=error)
-        return Problem("internal", "This cannot be done. The log of the gateway says why.")
-    headers = [("Retry-After", "1")] if kind == "unavailable" else []
-    return Problem(kind, answer_to(error).detail, headers=headers)
+    return Problem(kind, str(error), headers=headers)
+
+
+def _report(error: Exception) -> None:
+    """Log why Redis does not serve us, not for each request."""
+    now_s = time.monotonic()
+    if now_s - _said_s.get(type(error), -_SAID_S) >= _SAID_S:
+        _said_s[type(error)] = now_s
+        logger.error("requests to the gateway are answered with 503: %s: %s", type(error).__name__, error)

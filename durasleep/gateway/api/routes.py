@@ -49,9 +49,7 @@ class Call:
     idempotency_key: str | None = None
     """The key of a request that may be repeated under it."""
     repeats: Repeats | None = None
-    """Where a route that ``is_repeatable`` notes what it has done, if the request has a key that is new."""
-    remembered: Noted | None = None
-    """What such a route has noted when the request was made before."""
+    """What was done under this key; None without one."""
 
     @property
     def client(self) -> Client:
@@ -62,6 +60,12 @@ class Call:
     def id(self) -> str:
         """The id in the path."""
         return self.path["id"]
+
+    async def once(self, act: Callable[[], Awaitable[Noted]]) -> Noted:
+        """Do what the request asks for; or find what was done, if it was made before under its key. With a key it is
+        done and noted even if the client goes away.
+        """
+        return await (act() if self.repeats is None else self.shared.carry_out(self.repeats.once(act)))
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -118,13 +122,15 @@ class Route:
     takes_key: bool = False
     """Whether it honours Idempotency-Key: what it answered first is answered again."""
     is_repeatable: bool = False
-    """Whether its handler makes the answer to a repeated request anew, from what it has noted."""
+    """Whether its handler calls ``once`` itself, and makes the answer anew each time."""
+    may_last: bool = False
+    """Whether its body says how long it may take."""
+    does_more: bool = False
+    """Whether doing it again would do more. Then its key is held while nobody knows whether it was done."""
 
 
 PARTS: dict[str, Schema] = {
-    "id": text(
-        "The id, percent-encoded: `/` is `%2F`; `%3A` is a `:` at its beginning, or before a word such as `wake`."
-    ),
+    "id": text("The id, percent-encoded: `/` is `%2F`, and `:` is `%3A`."),
     "channel": text("The name of the channel, percent-encoded."),
     "group": text("The name of the group."),
 }

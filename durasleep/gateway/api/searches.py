@@ -60,7 +60,8 @@ class Searches:
         if rest is None:
             raise Problem(
                 "cursor-gone",
-                "this cursor is older than five minutes, or another gateway gave it: begin again without a cursor",
+                "this cursor is older than five minutes or than 100 others, or another gateway gave it: begin again "
+                "without a cursor",
             )
         if rest.wanted != wanted:
             raise Problem("invalid", "query cursor: it belongs to a search with other parameters")

@@ -140,5 +140,7 @@ ROUTES = (
         body="Question",
         needs_body=False,
         takes_key=True,
+        may_last=True,
+        does_more=True,
     ),
 )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
 from durasleep.client import Client
 from durasleep.gateway.api.problems import Problem
 from durasleep.gateway.api.searches import Searches
 from durasleep.gateway.tasks.groups import Groups
 
+T = TypeVar("T")
 WAITS_MAX = 1_000
+_GRACE_S = 3.0  # for what was begun, when the gateway ends
 
 
 class Waits:
@@ -67,9 +70,24 @@ class Shared:
         self.searches = Searches()
         self.groups = Groups(client)
         """Task workers, and what they poll."""
+        self._begun: set[asyncio.Task[Any]] = set()
+
+    async def carry_out(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something to its end, even if the caller is cancelled."""
+        task = asyncio.ensure_future(work)
+        self._begun.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._begun.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have gone: nobody else asks for it
 
     async def aclose(self) -> None:
         """Answer those that wait, and end what requests have left behind. Others may still be answered."""
         self.waits.end()
         self.searches.clear()
+        if self._begun:
+            await asyncio.wait(self._begun, timeout=_GRACE_S)
         await self.groups.aclose()

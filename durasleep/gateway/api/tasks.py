@@ -16,7 +16,7 @@ from durasleep.gateway.api.routes import VALUES, WAIT_MAX_S, Answer, Call, Handl
 from durasleep.gateway.api.schema import Schema
 from durasleep.gateway.api.values import Document, invalid
 from durasleep.gateway.tasks.groups import TooManyGroups
-from durasleep.gateway.tasks.leases import Failure, RetryPolicy, Token, read_token, write_token
+from durasleep.gateway.tasks.leases import TOKEN_CHARACTERS_MAX, Failure, RetryPolicy, Token, read_token, write_token
 from durasleep.gateway.tasks.lender import Asked, Leased
 from durasleep.model import State, check_name
 from durasleep.observe import tracing
@@ -29,6 +29,7 @@ _WAIT_S = 30
 _LEASE_S = 30
 _LEASE_S_MAX = 86_400
 _FUNCTIONS_MAX = 1_000
+_NAME_MAX = 255
 _FIRST = "1"
 
 
@@ -165,6 +166,8 @@ def _read_functions(body: Mapping[str, Any]) -> dict[str, RetryPolicy | None]:
     said: list[str] | dict[str, Mapping[str, Any]] = body["functions"]
     if isinstance(said, list):
         return dict.fromkeys(said, usual)
+    if not all(1 <= len(name) <= _NAME_MAX for name in said):
+        raise invalid("/functions", f"the name of a function has 1 to {_NAME_MAX} characters")
     return {
         name: _read_policy(options["retry"], f"/functions/{schema.escape(name)}/retry") if "retry" in options else usual
         for name, options in said.items()
@@ -190,11 +193,11 @@ def _read_progress(body: Mapping[str, Any]) -> StepProgress | None:
 
 # -- what is declared
 
-_NAME: Schema = schema.text("The name of a function.", minLength=1, maxLength=255)
-_LEASE = schema.text("The lease, as `:poll` has answered it.", minLength=1, maxLength=8_192)
+_NAME: Schema = schema.text("The name of a function.", minLength=1, maxLength=_NAME_MAX)
+_LEASE = schema.text("The lease, as `:poll` has answered it.", minLength=1, maxLength=TOKEN_CHARACTERS_MAX)
 _STATE = schema.text(
     "How the execution stands now; `pending` if another attempt follows.",
-    enum=["pending", "resolved", "rejected", "canceled"],
+    enum=["pending", "resolved", "rejected", "canceled", "timedout"],
 )
 
 SCHEMAS: Mapping[str, Schema] = {
@@ -226,7 +229,11 @@ SCHEMAS: Mapping[str, Schema] = {
         "What a worker can do.",
         {
             "worker": schema.text(
-                "The name of the worker, for people. Each process should have its own.", minLength=1, maxLength=128
+                "The name of the worker, for people: ASCII letters and digits, `_`, `-` and `.`. Each process should "
+                "have its own.",
+                minLength=1,
+                maxLength=64,
+                pattern=r"^[A-Za-z0-9_.\-]+$",
             ),
             "functions": {
                 "description": "The names of its functions; or an object with their options by name.",
@@ -234,6 +241,7 @@ SCHEMAS: Mapping[str, Schema] = {
                     {"type": "array", "items": _NAME, "minItems": 1, "maxItems": _FUNCTIONS_MAX},
                     {
                         "type": "object",
+                        "propertyNames": {"minLength": 1, "maxLength": 255},
                         "additionalProperties": schema.ref("FunctionOptions"),
                         "minProperties": 1,
                         "maxProperties": _FUNCTIONS_MAX,
@@ -245,7 +253,8 @@ SCHEMAS: Mapping[str, Schema] = {
                 "type": "number",
                 "minimum": 0,
                 "maximum": WAIT_MAX_S,
-                "description": f"Wait so many seconds at most for an execution; by default {_WAIT_S}.",
+                "description": f"Wait so many seconds at most for an execution; by default {_WAIT_S}. With 0 only what "
+                "is there now is answered, after a tenth of a second or so.",
             },
             "lease_s": {
                 "type": "number",
@@ -386,6 +395,7 @@ ROUTES = (
         answers={200: ("An execution.", "LeasedTask"), 204: ("There was none in time. Poll again.", "")},
         problems=("too-many-waits", "busy"),
         parameters=(VALUES,),
+        may_last=True,
         body="Poll",
     ),
     _of_lease(

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from durasleep.gateway.tasks.leases import Failed, Failure, Leases, Token, relea
 from durasleep.gateway.tasks.lender import Asked, Leased, Lender
 from durasleep.model import State
 from durasleep.protocol import membership
+from durasleep.protocol.command import Call
 from durasleep.protocol.membership import Lent
 from durasleep.runtime.definition import Registry
 from durasleep.transport import handshake
@@ -33,6 +34,8 @@ GROUPS_MAX = 100
 """That one gateway serves at a time: each takes some connections to Redis."""
 IDLE_S = 300.0
 """After the last request for a group, its worker leaves."""
+LEAVE_S = 2.0
+"""At the end of the gateway; then what is under way is given up."""
 LOOK_S = 3.0
 """Between two looks at who waits; people see that a worker waits so much later."""
 
@@ -84,21 +87,20 @@ class Groups:
         polling = asyncio.ensure_future(served.lender.poll(asked, wait_s))
         if (group, asked.worker) not in self._noted:
             self._noted.add((group, asked.worker))
-            self._begin_task(self._note(group, asked.worker))
+            self._begin_task(self._note([(group, asked.worker)]))
+        leased: Leased | None = None
         try:
             await asyncio.wait((polling, served.running), return_when=asyncio.FIRST_COMPLETED)
-            if not polling.done() and served.running.done() and not self._is_closing:
-                served.running.result()  # what it could not serve, or why it has left
-                return None
-            return await polling
-        except asyncio.CancelledError:
-            polling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                if (leased := await polling) is not None:
-                    self.release_lent(leased.token)
-            raise
+            if polling.done():
+                leased = polling.result()
+            else:
+                served.running.result()  # why it could not serve
+            return leased
         finally:
             polling.cancel()
+            asked.is_gone = True
+            if leased is None and asked.lent.done() and (lent := asked.lent.result()) is not None:
+                self.release_lent(lent.token)
 
     def release_lent(self, token: Token) -> None:
         """The worker has not got the answer with this lease: others may have it at once."""
@@ -190,19 +192,22 @@ class Groups:
                 await self._look()
             except DurasleepError as error:
                 logger.info("who waits here could not be noted: %s", error)
+            except Exception:
+                logger.exception("who waits here could not be noted")
 
     async def _look(self) -> None:
         """Note who waits, for people; and let the workers of groups leave for which nobody asks."""
         now = time.monotonic()
         waiting = {(group, worker) for group, served in self._served.items() for worker in served.lender.waiting()}
-        for group, worker in self._noted - waiting:
-            await self._forget(group, worker)
-        for group, worker in waiting:
-            self._served[group].used_at = now
-            await self._note(group, worker)
-        for served in tuple(self._served.values()):
-            if now - served.used_at > IDLE_S:
+        in_use = {group for group, _ in waiting}
+        for group, served in self._served.items():
+            if group in in_use:
+                served.used_at = now
+            elif now - served.used_at > IDLE_S:
                 served.worker.stop()
+        gone, self._noted = self._noted - waiting, waiting
+        await self._forget(gone)
+        await self._note(waiting)
 
     def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
         """Nobody waits for this."""
@@ -217,27 +222,32 @@ class Groups:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _note(self, group: str, worker: str) -> None:
-        self._noted.add((group, worker))
-        store = await self.open()
-        await store.call(
-            membership.note_waiting(
-                store.keyspaces[0],
-                f"{worker}/{self._mark}",
-                group=group,
-                info=f"http {self._name}",
-                knows=handshake.KNOWS,
-                beat_ms=round(LOOK_S * 1000),
-            )
+    async def _note(self, workers: Iterable[tuple[str, str]]) -> None:
+        keys = (await self.open()).keyspaces[0]
+        info, beat_ms = f"http {self._name}", round(LOOK_S * 1000)
+        await self._ask(
+            [
+                membership.note_waiting(
+                    keys, f"{worker}/{self._mark}", group=group, info=info, knows=handshake.KNOWS, beat_ms=beat_ms
+                )
+                for group, worker in workers
+            ]
         )
 
-    async def _forget(self, group: str, worker: str) -> None:
-        self._noted.discard((group, worker))
-        store = await self.open()
-        await store.call(membership.part(store.keyspaces[0], f"{worker}/{self._mark}", group))
+    async def _forget(self, workers: Iterable[tuple[str, str]]) -> None:
+        keys = (await self.open()).keyspaces[0]
+        await self._ask([membership.part(keys, f"{worker}/{self._mark}", group) for group, worker in workers])
+
+    async def _ask(self, calls: Sequence[Call]) -> None:
+        for answer in await (await self.open()).ask(calls):
+            if isinstance(answer, DurasleepError):
+                raise answer
 
     async def aclose(self) -> None:
-        """Answer all polls, and let the workers leave. Leases stay with those who have them."""
+        """Answer all polls, and let the workers leave. Leases stay with those who have them.
+
+        While Redis is away, this takes no longer than a worker takes to leave. Who waited here is forgotten by itself.
+        """
         self._is_closing = True
         looking, self._looking = self._looking, None
         if looking is not None:
@@ -245,8 +255,15 @@ class Groups:
             await asyncio.gather(looking, return_exceptions=True)
         served = tuple(self._served.values())
         for one in served:
+            one.lender.leave()  # a worker that has not come to serve yet would not tell it
             one.worker.stop()
-        await asyncio.gather(*[one.running for one in served], *self._tasks, return_exceptions=True)
-        for group, worker in tuple(self._noted):
-            with contextlib.suppress(DurasleepError):
-                await self._forget(group, worker)
+        if self._noted:
+            self._begin_task(self._forget(self._noted))
+        running, tasks = [one.running for one in served], tuple(self._tasks)
+        if running or tasks:
+            _, late = await asyncio.wait((*running, *tasks), timeout=LEAVE_S)
+            for one in served if late else ():
+                one.worker.abort()
+            for task in late.intersection(tasks):
+                task.cancel()
+        await asyncio.gather(*running, *tasks, return_exceptions=True)

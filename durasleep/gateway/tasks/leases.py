@@ -19,9 +19,9 @@ from durasleep.model import (
     CANCEL,
     Checkpoint,
     CommitAction,
+    Entry,
     Number,
     Op,
-    Place,
     PromiseId,
     State,
     StepResult,
@@ -31,7 +31,7 @@ from durasleep.observe import logs
 from durasleep.protocol import commit, journal, membership, versions
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.journal import PromiseRecord
-from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.membership import Lent
 from durasleep.query import declaring
 from durasleep.runtime.retry import Retry, RetryAfter
@@ -43,7 +43,8 @@ logger = logging.getLogger("durasleep")
 
 _FIRST = "1"
 """By this number the checkpoint of a task is named: that of its first attempt."""
-_TOKEN_CHARACTERS_MAX = 8_192
+TOKEN_CHARACTERS_MAX = 65_536
+"""Enough for a policy with as many names of errors as there may be, each as long as it may be."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
@@ -113,7 +114,7 @@ def write_token(token: Token) -> str:
 def read_token(text: str, group: str, store: Store) -> Token:
     """What a worker gave back; UsageError if it is no token of this group."""
     wrong = UsageError("lease is not one that :poll of this group has answered")
-    if len(text) > _TOKEN_CHARACTERS_MAX or not text.isascii():
+    if len(text) > TOKEN_CHARACTERS_MAX or not text.isascii():
         raise wrong
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -126,7 +127,7 @@ def read_token(text: str, group: str, store: Store) -> Token:
         and token.consumer.count("/") == 1
         and store.keys(token.id).partition == token.partition
         and token.epoch > 0
-        and 1 <= token.attempt <= _ATTEMPT_MAX
+        and token.attempt >= 1
         and 0 <= token.begun_ms < _MS_MAX
         and 0 < token.lease_ms < _MS_MAX
         and not any(part in token.entry + token.queue + token.id for part in "\t\n\0")
@@ -136,7 +137,6 @@ def read_token(text: str, group: str, store: Store) -> Token:
     return token
 
 
-_ATTEMPT_MAX = 1_000
 _MS_MAX = 1 << 50
 
 
@@ -221,7 +221,7 @@ class Leases:
 
     async def cancel(self, token: Token) -> State:
         """End an execution as canceled; NotAllowed if nobody has canceled it."""
-        record, is_canceled = await self._look(token)
+        record, is_canceled, _ = await self._look(token)
         if record is not None and _is_end(record, token, State.CANCELED):
             return State.CANCELED
         self._check_held(record, token)
@@ -233,27 +233,31 @@ class Leases:
         """An attempt has failed: the next one follows, as the policy says, or the execution fails. Fenced if the lease
         is lost. If this lease has already said so, nothing happens.
         """
-        record, is_canceled = await self._look(token)
-        if record is not None and _is_end(record, token, State.REJECTED):
-            return Failed(State.REJECTED)
-        if record is not None and record.place is Place.DELAYED and record.epoch == token.epoch:
-            return Failed(State.PENDING, max(0, record.due_ms - self._now_ms(token)))
-        self._check_held(record, token)
         if failure.details:
             failure.error.add_note(failure.details)
         error: Exception = failure.error
-        policy = token.retry or (RetryPolicy() if failure.retryable else None)
-        retry = None if policy is None or is_canceled or failure.retryable is False else policy.to_retry()
         wish = error if failure.delay is None else RetryAfter(failure.delay)
         payload = self._codec.encode_error(error)
-        if retry is None or not retry.wants(wish, token.attempt):
+        record, is_canceled, failed = await self._look(token)
+        if (told := self._told(record, failed, token, payload)) is not None:
+            return told
+        self._check_held(record, token)
+        policy = token.retry or (RetryPolicy() if failure.retryable else None)
+        retry = None if policy is None or is_canceled or failure.retryable is False else policy.to_retry()
+        if retry is None or not retry.wants(error, token.attempt):
             ended = await self._end(token, CommitAction.REJECT, State.REJECTED, payload)
             self._log(token, f"rejected: {error_line(error)}", error)
             return Failed(ended)
         delay_ms = retry.delay_ms(wish, token.attempt, random.random())
         said = f"attempt {token.attempt} of {retry.attempts} failed: {error_line(error)}"
-        failed = StepResult(Number(str(token.attempt)), token.function, State.REJECTED, payload, token.begun_ms)
-        await self._commit(token, CommitAction.RETRY, said.encode(), ops=(failed,), due=f"+{delay_ms}")
+        step = StepResult(Number(str(token.attempt)), token.function, State.REJECTED, payload, token.begun_ms)
+        try:
+            await self._commit(token, CommitAction.RETRY, said.encode(), ops=(step,), due=f"+{delay_ms}")
+        except Fenced:
+            record, _, failed = await self._look(token)
+            if (told := self._told(record, failed, token, payload)) is None:
+                raise
+            return told
         self._log(token, f"{said}; next in {humanize.describe_ms(delay_ms)}", error)
         return Failed(State.PENDING, delay_ms)
 
@@ -264,14 +268,37 @@ class Leases:
     def _now_ms(self, token: Token) -> int:
         return self._store.clock(self._keys(token)).now_ms()
 
-    async def _look(self, token: Token) -> tuple[PromiseRecord | None, bool]:
-        """The execution, and whether it was canceled."""
+    async def _look(self, token: Token) -> tuple[PromiseRecord | None, bool, Entry | None]:
+        """The execution, whether it was canceled, and how this attempt has failed, if that is in its journal."""
         keys, id = self._keys(token), PromiseId(token.id)
-        record, entry = await self._store.ask([journal.read_record(keys, id), journal.read_entry(keys, id, CANCEL)])
-        for answer in (record, entry):
+        answers = await self._store.ask(
+            [
+                journal.read_record(keys, id),
+                journal.read_entry(keys, id, CANCEL),
+                journal.read_entry(keys, id, str(token.attempt)),
+            ]
+        )
+        for answer in answers:
             if isinstance(answer, DurasleepError):
                 raise answer
-        return record, entry is not None
+        record, cancel, failed = answers
+        return record, cancel is not None, failed
+
+    def _told(self, record: PromiseRecord | None, failed: Entry | None, token: Token, payload: bytes) -> Failed | None:
+        """What has followed, if this lease has already said that its attempt has failed with this error.
+
+        Another lease of the same attempt has begun at another time: this one had to run out before.
+        """
+        if record is None:
+            return None
+        if _is_end(record, token, State.REJECTED):
+            return Failed(State.REJECTED) if self._are_equal(record.value, payload) else None
+        if failed is None or failed.state is not State.REJECTED or not self._are_equal(failed.payload, payload):
+            return None
+        if _told_ms(failed.begun_ms) != _told_ms(token.begun_ms):
+            return None
+        is_pending = record.state is State.PENDING
+        return Failed(record.state, max(0, record.due_ms - self._now_ms(token)) if is_pending else None)
 
     def _check_held(self, record: PromiseRecord | None, token: Token) -> None:
         if record is None or record.entry != token.entry or record.epoch != token.epoch:
@@ -294,10 +321,16 @@ class Leases:
         self, token: Token, outcome: CommitAction, payload: bytes, *, ops: tuple[Op, ...] = (), due: str = ""
     ) -> None:
         keys = self._keys(token)
-        await self._store.call(
-            commit.commit(keys, token.consumer, token.lease, outcome, ops=ops, payload=payload, due=due, open=False)
+        committed, _ = await self._store.ask(
+            [
+                commit.commit(
+                    keys, token.consumer, token.lease, outcome, ops=ops, payload=payload, due=due, open=False
+                ),
+                membership.part(keys, token.consumer, token.queue),  # if this fails, the consumer ends with its lease
+            ]
         )
-        await self._store.call(membership.part(keys, token.consumer, token.queue))
+        if isinstance(committed, DurasleepError):
+            raise committed
 
 
 async def release_lent(store: Store, keys: Keyspace, lease: Lease, consumer: str) -> None:
@@ -306,6 +339,11 @@ async def release_lent(store: Store, keys: Keyspace, lease: Lease, consumer: str
         await store.call(
             membership.reclaim(keys, consumer, queue, beat="", release="all", max_attempts=store.settings.max_attempts)
         )
+
+
+def _told_ms(begun_ms: int) -> int:
+    """As an entry tells it."""
+    return begun_ms if begun_ms >= LIMIT["begin_ms_min"] else 0
 
 
 def _is_end(record: PromiseRecord, token: Token, state: State) -> bool:

@@ -41,6 +41,7 @@ logger = logging.getLogger("durasleep")
 
 KNOWN_S = 600.0  # after a poll that named it, a function counts as served here
 FUNCTIONS_MAX = 10_000  # that are remembered
+SOON_S = 0.1  # that each poll waits at least: what is there comes one round trip later
 WAITING_MAX = 500  # executions that wait here for a poll: no more than one heartbeat can well name
 _OF_TASKS = frozenset({Kind.STEP, Kind.CANCEL})
 """What the journal of a task has: with anything else it has begun as a workflow."""
@@ -111,7 +112,10 @@ class Lender:
     # -- polls
 
     async def poll(self, asked: Asked, wait_s: float) -> Leased | None:
-        """Wait for an execution, at most so long. If this is cancelled, an execution that was just lent goes back."""
+        """Wait for an execution: so long at most, but long enough that one which is there can be read.
+
+        If this is cancelled, one may have been lent all the same: ``asked.lent`` has it.
+        """
         if self._is_leaving:
             return None
         now = time.monotonic()
@@ -120,25 +124,21 @@ class Lender:
             self._known[name] = now
         while len(self._known) > FUNCTIONS_MAX:
             del self._known[next(iter(self._known))]
-        self._polls[asked] = None
-        self._serve_waiting()
-        self._freed.set()
+        one = next((one for one in self._waiting.values() if one.loaded.record.function in asked.functions), None)
+        if one is None:
+            self._polls[asked] = None
+            self._freed.set()
+        else:
+            del self._waiting[one.lease.entry_key]
+            self._lend_waiting(one, asked)
         try:
-            await asyncio.wait((asked.lent,), timeout=wait_s)
+            await asyncio.wait((asked.lent,), timeout=max(wait_s, SOON_S))
             if asked not in self._polls:  # one is being lent
                 await asyncio.wait((asked.lent,))
             return asked.lent.result() if asked.lent.done() else None
-        except asyncio.CancelledError:
-            if asked.lent.done() and (leased := asked.lent.result()) is not None:
-                self.release_lent(leased.token)
-            raise
         finally:
             asked.is_gone = True
             self._polls.pop(asked, None)
-
-    def release_lent(self, token: Token) -> None:
-        """Nobody has got the answer in which this was lent: others may have it at once."""
-        self._begin(release_lent(self._store, self._keys(token.lease), token.lease, token.consumer))
 
     def waiting(self) -> set[str]:
         """The workers whose polls wait."""
@@ -151,6 +151,9 @@ class Lender:
         """See ``Holder.functions``: what polls have named lately."""
         since = time.monotonic() - KNOWN_S
         return fingerprint_of([name for name, at in tuple(self._known.items()) if at >= since])
+
+    def described(self) -> str:
+        return "it passes executions on"
 
     @property
     def free(self) -> int:
@@ -209,8 +212,11 @@ class Lender:
 
     async def release_waiting(self, partition: int) -> None:
         """Release what waits for a poll."""
-        for entry_key in [key for key in self._waiting if key[0] == partition]:
-            await self._release(self._waiting.pop(entry_key).lease)
+        leases = [one.lease for entry_key, one in self._waiting.items() if entry_key[0] == partition]
+        for lease in leases:
+            del self._waiting[lease.entry_key]
+        for lease in leases:
+            await self._release(lease)
 
     async def return_unheard(self, entry_key: EntryKey) -> bool:
         """See ``Executor.return_unheard``."""
@@ -362,16 +368,12 @@ class Lender:
         )
         asked.lent.set_result(Leased(token, loaded, args, kwargs, lent.deadline_ms, record.crash_count))
 
-    def _serve_waiting(self) -> None:
-        """A poll has come: something may wait here for it."""
-        for entry_key, one in tuple(self._waiting.items()):
-            asked = self._match(one.loaded.record.function)
-            if asked is not None:
-                del self._waiting[entry_key]
-                self._held[entry_key] = one.lease
-                self._begin(self._lend_waiting(one, asked))
+    def _lend_waiting(self, one: _Waiting, asked: Asked) -> None:
+        """A poll has come for what has waited here."""
+        self._held[one.lease.entry_key] = one.lease
+        self._begin(self._lend_to(one, asked))
 
-    async def _lend_waiting(self, one: _Waiting, asked: Asked) -> None:
+    async def _lend_to(self, one: _Waiting, asked: Asked) -> None:
         try:
             await self._lend(one.lease, one.loaded, asked)
         except DurasleepError as error:
@@ -383,16 +385,21 @@ class Lender:
 
     async def _offer_again(self, one: _Waiting) -> None:
         """Let another worker have what waits here; if none may know its function, it waits on."""
+        is_kept = False
         self._held[one.lease.entry_key] = one.lease
         try:
-            answer = await self._store.call(self._commits.offer_again(one.lease, unless_alone=True))
-            if answer.kept and not self._is_leaving:
-                self._waiting[one.lease.entry_key] = _Waiting(one.lease, one.loaded)
-                self._serve_waiting()
+            is_kept = (await self._store.call(self._commits.offer_again(one.lease, unless_alone=True))).kept
         except DurasleepError as error:
             await self._end_with(one.lease, error)
         finally:
             self._held.pop(one.lease.entry_key, None)
+        if not is_kept or self._is_leaving:
+            return
+        asked = self._match(one.loaded.record.function)
+        if asked is None:
+            self._waiting[one.lease.entry_key] = _Waiting(one.lease, one.loaded)
+        else:
+            self._lend_waiting(one, asked)
 
     async def _end_with(self, lease: Lease, error: DurasleepError) -> None:
         about = logs.about(lease.id)

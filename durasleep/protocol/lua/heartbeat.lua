@@ -92,6 +92,18 @@ end
 local consumers = {}
 local known = redis.pcall('XINFO', 'CONSUMERS', queue_prefix .. group, group)
 if not known.err then
+  if #known > LIMIT.consumers_max then -- those whose time runs out first: so the dead come before all others
+    local ends = {}
+    for _, one in ipairs(known) do
+      local beat = redis.call('ZSCORE', workers, one[2]) or '0'
+      local between = redis.pcall('HGET', worker_prefix .. one[2], W.beat_ms)
+      local between_ms = type(between) == 'string' and tonumber(between) or 0
+      ends[one[2]] = tonumber(beat) + LIMIT.beats_missed * between_ms
+    end
+    table.sort(known, function(a, b)
+      return ends[a[2]] < ends[b[2]]
+    end)
+  end
   for i = 1, math.min(#known, LIMIT.consumers_max) do
     consumers[i] = known[i][2]
   end

@@ -1,9 +1,9 @@
 -- What one partition has, in numbers, for people and dashboards. It only reads, and of anything at most so much as they
 -- can use.
 -- Names of groups and of other queues follow: those of its workers are known here.
--- Answers: the time; workers, each as name, heartbeat, the fields of its hash, and "1" if it speaks HTTP; queues with entries, each as name,
--- length, how many are pending, the id of the first that nobody has taken, and consumers with how many each has; the
--- groups that are paused; limits, each as name, total, since when it is paused, slots in use, parked and waiting keys;
+-- Answers: the time; workers, each as name, heartbeat, the fields of its hash, and "1" if it speaks HTTP; queues with
+-- entries, each as name, length, how many are pending, the id of the first that nobody has taken, and consumers with how
+-- many each has; the groups that are paused; limits, each as name, total, since when it is paused, slots in use, parked and waiting keys;
 -- then timers, those due soon, the next ones; schedules, the next one; halted, the first ones, those that may stand for
 -- broken data; "1" if the clock is held.
 -- @include keys

@@ -2,14 +2,14 @@
 -- `what` is promise, timer, queue (member `at` of queue `name`), settled (a member of it), schedule, waiters or branch.
 -- Answers as fsck.lua. A branch is checked in pages.
 -- @include resonate/keys
-local repair, now_ms = unpack(ARGV, 1, 2)
--- @include resonate/clock
+local repair = ARGV[1]
+-- @include now
 -- @include each_item
 -- @include resonate/promises
 -- @include resonate/branches
 -- @include resonate/lease
 -- @include resonate/schedules
--- @include resonate/at_end
+-- @include resonate/attempt
 -- @include found
 if repair == '1' then redis.call('ZREM', timers, '') end -- broken data may be repaired on a full Redis
 
@@ -39,11 +39,11 @@ end
 local function check_awaits(record)
   local awaits = record[R.awaits]
   if not awaits then return false end
-  local id = string.sub(awaits, 1, 1) == '+' and record.id .. string.sub(awaits, 2) or awaits
+  local id = string.sub(awaits, 1, 1) == '\0' and record.id .. string.sub(awaits, 2) or awaits
   local awaited = store.load(id)
   if not awaited then return tags.root_of(id) ~= tags.root_of(record.id) end -- it may be in another partition
   if not store.is_pending(awaited) then return is_armed('r' .. id) end
-  local waiter, field = 'c' .. record.id, awaited[R.waiters] or ''
+  local waiter, field = waiters.short(awaited, 'c' .. record.id), awaited[R.waiters] or ''
   if field == WORD.many then return redis.call('SISMEMBER', waiters.key(id), waiter) == 1 end
   return string.find('\0' .. field, '\0' .. waiter .. '\0', 1, true)
 end
@@ -89,9 +89,8 @@ local function check_pending(record)
   elseif record[R.task] then
     tasks[record[R.task]](record)
   end
-  local counted = record[R.counted]
-  local root = counted and (counted == '1' and tags.root_of(record.id) or counted)
-  if root and not store.load(root) then
+  local root = retention.root_of(record)
+  if root ~= record.id and not store.load(root) then
     found('orphan', record.id, 'is pending, but its root ' .. root .. ' is gone', function()
       store.put(record, R.counted, false)
     end)
@@ -101,7 +100,7 @@ end
 local function check_settled(record)
   if store.is_by_itself(record) and not redis.call('ZSCORE', own_prefix .. 'settled', record.id) then
     found('kept', record.id, 'has settled, but is kept for ever', function()
-      retention.keep(record, tonumber(record[R.settled]))
+      retention.keep(record)
     end)
   end
   if record[R.task] and record[R.task] ~= 'f' then
@@ -121,9 +120,11 @@ local function check_settled(record)
 end
 
 function checks.promise(id)
-  local record = store.load_whole(id)
-  if not record then return '' end
-  local is_ours = tonumber(record[R.timeout] or '') and tonumber(record[R.created] or '')
+  local record = store.load(id)
+  if not record and redis.call('EXISTS', store.key(id)) == 0 then return '' end
+  local is_ours = record
+    and tonumber(record[R.timeout])
+    and tonumber(redis.call('HGET', store.key(id), R.created) or '')
   if not is_ours or not TASKS[record[R.task] or 'p'] or not render.STATE[record[R.state]] then
     found('corrupt', id, 'is not a promise of ours')
   elseif store.is_pending(record) then
@@ -208,7 +209,7 @@ local function stand_alone(record)
   if store.is_pending(record) then
     timer.arm('p' .. record.id, tonumber(record[R.timeout]))
   else
-    retention.keep(record, tonumber(record[R.settled]))
+    retention.keep(record)
   end
 end
 
@@ -235,10 +236,14 @@ local function check(item)
   local what, name, at = unpack(ARGV, item + 1, item + 3)
   if not checks[what] then error('INVALID check ' .. what, 0) end
   findings = {}
-  local next_at = checks[what](name, at)
+  local next_at
+  local problem = attempt(function()
+    next_at = checks[what](name, at)
+  end)
+  if problem then error(problem, 0) end
   return { next_at, unpack(findings) }
 end
 
-local answers = each_item(3, check)
+local answers = each_item(2, check)
 at_end()
 return answers

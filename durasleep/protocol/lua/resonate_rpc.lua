@@ -2,8 +2,9 @@
 -- `now_ms` is the time if the caller simulates, else empty. `next_run_at` is when a schedule that is to be created is
 -- due first, empty if its cron line cannot be read.
 -- `part` says which part of a request is done here that concerns several partitions, else it is empty: "held" checks
--- it, and that the task is held; "there" adds an awaiter of another partition; "here" suspends a task that waits for
--- promises of other partitions, whose ids follow, and "settled" if one of these has settled.
+-- it, and that the task is held; "there" adds an awaiter of another partition, or makes a promise for it; "here"
+-- suspends a task that waits for promises of other partitions, whose ids follow, and "settled" if one of these has
+-- settled.
 -- Answers the status, and the envelope of the answer.
 -- @include resonate/keys
 local request, now_ms, next_run_at, part = unpack(ARGV, 1, 4)

@@ -1,14 +1,16 @@
 -- Takes messages for some addresses, at most `limit` for each. A message may be lost on its way: whoever does not hear of
 -- a task for a while is told again, and whoever waits for a promise asks for it again.
--- Answers for each address its messages, each as the preferred process, empty if there is none, and its JSON.
+-- Answers for each address its messages, each as the preferred process, empty if there is none, and its JSON. A word at
+-- the end says what is wrong with an address, if anything is. What is wrong with a promise, `resonate_tick` says.
 -- @include resonate/keys
 local limit, now_ms = unpack(ARGV, 1, 2)
 local RETRY_MS = 30000
 local OURS_RETRY_MS = 5000 -- until what was not carried is taken again
+local FAILED_MS = 3600000 -- and what cannot be read
 -- @include resonate/clock
 -- @include resonate/promises
 -- @include resonate/render
--- @include resonate/at_end
+-- @include resonate/attempt
 
 local bytes_left = LIMIT.call_bytes_max -- that this call may still answer; what is left is for the next one
 
@@ -24,6 +26,12 @@ local function add(messages, preferred, text)
   messages[#messages + 1], messages[#messages + 2] = preferred, text
 end
 
+local function add_unblock(messages, id, preferred)
+  local record = store.load_whole(id)
+  if not record then return end
+  add(messages, preferred, '{"kind":"unblock","head":{},"data":{"promise":' .. render.promise(record) .. '}}')
+end
+
 -- What has settled, for those who listen.
 local function take_unblocks(address, messages)
   local key = own_prefix .. 'inbox:' .. address
@@ -31,15 +39,17 @@ local function take_unblocks(address, messages)
   for _, entry in ipairs(entries) do
     if is_enough() then return end
     redis.call('XDEL', key, entry[1])
-    local record = store.load_whole(entry[2][2])
-    if record then
-      add(
-        messages,
-        entry[2][4] or '',
-        '{"kind":"unblock","head":{},"data":{"promise":' .. render.promise(record) .. '}}'
-      )
-    end
+    pcall(add_unblock, messages, entry[2][2], entry[2][4] or '')
   end
+end
+
+local function add_execute(messages, id)
+  local record = store.load(id)
+  if not record or record[R.task] ~= 'p' or not store.is_pending(record) then return end
+  local _, preferred = queue.address_of(record[R.target])
+  timer.arm('t' .. id, now + RETRY_MS)
+  local task = '{"id":' .. json.quoted(id) .. ',"version":' .. (record[R.version] or '0') .. '}'
+  add(messages, preferred, '{"kind":"execute","head":{},"data":{"task":' .. task .. '}}')
 end
 
 -- Tasks that are ready.
@@ -48,15 +58,16 @@ local function take_executes(address, messages)
   local found = redis.call('ZRANGE', key, 0, tonumber(limit) - 1)
   in_chunks(found, 'ZREM', key)
   for _, id in ipairs(found) do
-    local record = store.load(id)
-    if record and record[R.task] == 'p' and store.is_pending(record) then
-      local _, preferred = queue.address_of(record[R.target])
-      timer.arm('t' .. record.id, now + RETRY_MS)
-      local version = record[R.version] or '0'
-      local task = '{"id":' .. json.quoted(record.id) .. ',"version":' .. version .. '}'
-      add(messages, preferred, '{"kind":"execute","head":{},"data":{"task":' .. task .. '}}')
-    end
+    if not pcall(add_execute, messages, id) then timer.arm('t' .. id, now) end
   end
+end
+
+local function add_ours(messages, key, id)
+  local record = promises.touch_whole(id)
+  if not record then return redis.call('ZREM', key, id) end
+  redis.call('ZADD', key, int(now + OURS_RETRY_MS), id)
+  local task = record[R.task] and ',"task":' .. render.task(record) or ''
+  add(messages, '', '{"promise":' .. render.promise(record) .. task .. '}')
 end
 
 -- Promises that have something to tell durasleep itself. They stay, and others take them when they were not carried.
@@ -64,27 +75,26 @@ local function take_ours(messages)
   local key = own_prefix .. 'queue:' .. queue.OURS
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now_text, 'LIMIT', 0, limit)) do
     if is_enough() then return end
-    local record = promises.touch_whole(id)
-    if record then
-      redis.call('ZADD', key, int(now + OURS_RETRY_MS), id)
-      local task = record[R.task] and ',"task":' .. render.task(record) or ''
-      add(messages, '', '{"promise":' .. render.promise(record) .. task .. '}')
-    else
-      redis.call('ZREM', key, id)
+    if attempt(add_ours, messages, key, id) then
+      redis.call('ZADD', key, int(now + FAILED_MS), id)
+      timer.arm('t' .. id, now)
+      write_changes()
     end
   end
+end
+
+local function take(address, messages)
+  if address == queue.OURS then return take_ours(messages) end
+  take_unblocks(address, messages)
+  take_executes(address, messages)
 end
 
 redis.call('ZREM', timers, '') -- it goes on while Redis is full
 local answers = {}
 for i = 3, #ARGV do
   local messages = {}
-  if ARGV[i] == queue.OURS then
-    take_ours(messages)
-  else
-    take_unblocks(ARGV[i], messages)
-    take_executes(ARGV[i], messages)
-  end
+  local is_done, problem = pcall(take, ARGV[i], messages)
+  if not is_done then messages[#messages + 1] = text_of(problem) end
   answers[#answers + 1] = messages
 end
 at_end()

@@ -122,6 +122,10 @@ class Executor:
         """Which functions it has, see ``Registry.fingerprint``."""
         return self._registry.fingerprint
 
+    def described(self) -> str:
+        """The same for people, see ``Registry.described``."""
+        return self._registry.described()
+
     @property
     def free(self) -> int:
         """Slots that are not in use, and that no lease waits for, or may wait for soon."""

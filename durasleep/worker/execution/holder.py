@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from durasleep.observe.meter import Meter
 from durasleep.protocol.commit import EntryKey, Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
@@ -22,6 +21,8 @@ class Holder(Protocol):
     def functions(self) -> str:
         """A fingerprint of the functions whose executions it takes; may be asked from another thread."""
         ...
+
+    def described(self) -> str: ...
 
     @property
     def free(self) -> int: ...
@@ -87,9 +88,6 @@ class Surroundings:
     settings: Settings
     require: Callable[[str], Awaitable[None]]
     """Makes the namespace need a feature."""
-    on_full: Callable[[], None]
-    """To be called when no slot has been free for a while."""
-    meter: Meter | None
 
 
 MakeHolder = Callable[[Surroundings], Holder]

@@ -137,7 +137,11 @@ class Reaper:
         if self._meter is not None:
             self._meter.takeovers += given
         where = "" if self._keys.partitions == 1 else f" in partition {self._keys.partition}"
-        logger.warning("worker %s is dead: %d executions%s given to others", consumer.partition("/")[0], given, where)
+        # What stands for a lease over HTTP may outlast the lease.
+        level = logging.WARNING if given or seen.client_id else logging.INFO
+        logger.log(
+            level, "worker %s is dead: %d executions%s given to others", consumer.partition("/")[0], given, where
+        )
         return True
 
 

@@ -70,7 +70,7 @@ function promises.make(what)
   if is_dead then
     store.put(record, R.state, state, R.settled, int(what.timeout))
     if what.target then store.put(record, R.task, 'f') end
-    if store.is_by_itself(record) then retention.keep(record, what.timeout) end
+    if store.is_by_itself(record) then retention.keep(record) end
   elseif store.is_by_itself(record) then
     timer.arm('p' .. what.id, what.timeout)
     retention.count_child(record, what.origin)

@@ -1,4 +1,5 @@
--- `what` is what a fence has read already.
+-- `what` is what a fence has read already. With "there" a task of another partition makes it by a fence, and its id
+-- follows.
 return function(data, what)
   local wrong_data
   if not what then
@@ -6,7 +7,10 @@ return function(data, what)
     if not what then return reply.bad(wrong_data) end
   end
   local record = promises.touch_whole(data.id)
-  if record then return reply.with_promise(record) end
-  if is_full then return reply.refused(503, FULL) end
-  return reply.with_promise(promises.make_with_task(what))
+  if not record then
+    if is_full then return reply.refused(503, FULL) end
+    record = promises.make_with_task(what)
+  end
+  if part == 'there' then retention.add_reader(record, 'x' .. ARGV[5]) end
+  return reply.with_promise(record)
 end

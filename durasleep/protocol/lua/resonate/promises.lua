@@ -16,8 +16,8 @@ function promises.resume(awaiter, foreign)
     return
   end
   if record[R.task] == 's' then
-    store.put(record, R.task, 'p', R.resumes, '1')
     queue.send(record)
+    store.put(record, R.task, 'p', R.resumes, '1')
   elseif record[R.task] ~= 'f' then
     local heard = record[R.heard] or ''
     if foreign and (heard == WORD.many or string.find('\0' .. heard, '\0' .. foreign .. '\0', 1, true)) then return end
@@ -31,7 +31,13 @@ end
 
 function promises.notify(record, waiter)
   local what, who = string.sub(waiter, 1, 1), string.sub(waiter, 2)
-  if what == 'c' then return promises.resume(who) end
+  if what == '^' then
+    what, who = 'c', tags.parent_of(record.id)
+  end
+  if what == 'c' then
+    if not pcall(promises.resume, who) then timer.arm('t' .. who, now) end -- the others wake; a tick says what is wrong
+    return
+  end
   if what == 'x' then return timer.arm('x' .. who .. '\0' .. record.id, now) end
   if queue.is_ours(who) then return queue.send_ours(record) end
   local address, preferred = queue.address_of(who)
@@ -71,7 +77,8 @@ function promises.settle(record, state, value, at)
   store.put_long(record, R.value, value)
   if store.is_by_itself(record) then
     timer.disarm('p' .. record.id)
-    retention.keep(record, at)
+    retention.keep(record)
+    retention.discount_child(record)
   end
   promises.end_task(record)
   local field = record[R.waiters]

@@ -58,4 +58,5 @@ function queue.write()
     in_chunks(gone, 'ZREM', key)
     in_chunks(made, 'ZADD', key, 'NX')
   end
+  queue.changes = {}
 end

@@ -18,10 +18,23 @@ local store = {
     R.counted,
     R.heard,
     R.awaits,
+    R.readers,
   },
+  GROUP = 'poll://any@',
   records = {},
   changed = {},
 }
+
+-- Most targets name a group: they are kept with @ instead of the beginning.
+local function short_target(target)
+  local size = #store.GROUP
+  return string.sub(target, 1, size) == store.GROUP and '@' .. string.sub(target, size + 1) or target
+end
+
+local function restore_target(record)
+  local kept = record[R.target]
+  if kept and string.sub(kept, 1, 1) == '@' then record[R.target] = store.GROUP .. string.sub(kept, 2) end
+end
 
 function store.key(id)
   return own_prefix .. 'promise:' .. id
@@ -40,6 +53,7 @@ function store.load(id)
   for i = 1, #store.HEAD do
     record[store.HEAD[i]] = values[i] or nil
   end
+  restore_target(record)
   record[R.state] = record[R.state] or STATE.pending
   store.records[id] = record
   return record
@@ -59,10 +73,23 @@ function store.load_whole(id)
   for i = 1, #raw, 2 do
     if dirty[raw[i]] == nil then record[raw[i]] = raw[i + 1] end
   end
+  restore_target(record)
   record[R.state] = record[R.state] or STATE.pending
   record.is_whole = true
   store.records[id] = record
   return record
+end
+
+-- The tags of a promise, without its values.
+function store.load_tags(record)
+  local fields = { R.tags }
+  for i = 1, LIMIT.args_parts_max - 1 do
+    fields[i + 1] = R.tags .. i
+  end
+  local values = redis.call('HMGET', store.key(record.id), unpack(fields))
+  for i, field in ipairs(fields) do
+    record[field] = values[i] or nil
+  end
 end
 
 -- Fields and values in turn; false removes a field.
@@ -110,7 +137,7 @@ function store.save()
     local sets, gone, count = {}, {}, 0
     for field, value in pairs(record.changes) do
       if value then
-        sets[count + 1], sets[count + 2] = field, value
+        sets[count + 1], sets[count + 2] = field, field == R.target and short_target(value) or value
         count = count + 2
       else
         gone[#gone + 1] = field
@@ -118,7 +145,9 @@ function store.save()
     end
     in_chunks(gone, 'HDEL', store.key(record.id))
     in_chunks(sets, 'HSET', store.key(record.id))
+    record.changes = nil
   end
+  store.changed = {}
 end
 
 function store.is_pending(record)

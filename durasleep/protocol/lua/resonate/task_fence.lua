@@ -19,6 +19,8 @@ return function(data)
   if not record then return reply.refused(held_status, held_sentence) end
   if part == 'held' then return 200, '{}' end
   local inner_status, inner = operation(kind)(action, what, status)
+  local made = kind == 'promise.create' and store.load(action.id)
+  if made then retention.add_reader(made, 'c' .. record.id) end
   if inner_status == 400 or inner_status == 503 then return inner_status, inner end
   return 200,
     '{"action":'

@@ -49,7 +49,7 @@ end
 -- One of the promises that it waits for, which proves that somebody will wake it. Mostly it is a child.
 local function awaits_of(record, awaited)
   local size = #record.id
-  return string.sub(awaited, 1, size) == record.id and '+' .. string.sub(awaited, size + 1) or awaited
+  return string.sub(awaited, 1, size) == record.id and '\0' .. string.sub(awaited, size + 1) or awaited
 end
 
 return function(data)

@@ -59,29 +59,48 @@ local function notify_others(id, member)
   end
 end
 
+local function fire(id, member)
+  local record = promises.touch(id)
+  if record and store.is_pending(record) then
+    timer.arm(member, tonumber(record[R.timeout])) -- its time was wrong
+  else
+    timer.disarm(member)
+  end
+end
+
+-- What a due timer is for. Schedules and what is to be told to others go to lists.
+local function act(member, offered, tells)
+  local what, id = string.sub(member, 1, 1), string.sub(member, 2)
+  if what == 'p' then
+    fire(id, member)
+  elseif what == 't' then
+    look_again(id, member)
+  elseif what == 'c' then
+    offered[#offered + 1] = offer(id)
+  elseif what == 'r' then
+    notify_others(id, member)
+  elseif what == 'x' and string.find(id, '%z') then
+    tells[#tells + 1] = { string.match(id, '^([^%z]*)%z(.*)$') }
+    timer.arm(member, now + TELL_AGAIN_MS)
+  else
+    error('this is no timer of ours', 0)
+  end
+end
+
+-- Deadlines come first. What fails is put off, so that it stops nothing else.
 local function tick(most)
   local due = redis.call('ZRANGEBYSCORE', timers, '-inf', now_text, 'LIMIT', 0, most)
-  local offered, tells, others = {}, {}, {}
-  for _, member in ipairs(due) do
-    local what, id = string.sub(member, 1, 1), string.sub(member, 2)
-    if what == 'p' then
-      if not promises.touch(id) then timer.disarm(member) end
-    else
-      others[#others + 1] = member
+  local offered, tells, failures = {}, {}, {}
+  for _, is_turn_of_deadlines in ipairs({ true, false }) do
+    for _, member in ipairs(due) do
+      if (string.sub(member, 1, 1) == 'p') == is_turn_of_deadlines then
+        local problem = attempt(act, member, offered, tells)
+        if problem then
+          redis.call('ZADD', timers, int(now + FAILED_MS), member)
+          failures[#failures + 1] = { member, problem }
+        end
+      end
     end
   end
-  for _, member in ipairs(others) do
-    local what, id = string.sub(member, 1, 1), string.sub(member, 2)
-    if what == 't' then
-      look_again(id, member)
-    elseif what == 'c' then
-      offered[#offered + 1] = offer(id)
-    elseif what == 'r' then
-      notify_others(id, member)
-    elseif what == 'x' then
-      tells[#tells + 1] = { string.match(id, '^([^%z]*)%z(.*)$') }
-      timer.arm(member, now + TELL_AGAIN_MS)
-    end
-  end
-  return #due, offered, tells
+  return #due, offered, tells, failures
 end

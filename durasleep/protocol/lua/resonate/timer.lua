@@ -13,7 +13,6 @@ function timer.disarm(member)
   timer.changes[member] = false
 end
 
--- A hint to all who deliver: something is ready, or due earlier than they think.
 function timer.write()
   local gone, made, earliest = {}, {}, nil
   for member, due in pairs(timer.changes) do
@@ -26,9 +25,14 @@ function timer.write()
   end
   in_chunks(gone, 'ZREM', timers)
   if earliest then
-    local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')[2]
+    local first = not timer.must_wake and redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')[2]
     if not first or earliest < tonumber(first) then timer.must_wake = true end
     in_chunks(made, 'ZADD', timers)
   end
+  timer.changes = {}
+end
+
+-- To all who deliver: something is ready, or due earlier than they think.
+function timer.hint()
   if timer.must_wake then redis.call('XADD', own_prefix .. 'wake', 'MAXLEN', '1', '*', 'd', '') end
 end

@@ -1,15 +1,23 @@
 -- @include resonate/store
--- Who waits for a promise: c and an id for a task, x and an id for one of another partition, l and an address for
--- whoever listens. A few are a field of its hash,
--- each followed by a NUL; many are the set `waiters:<id>`.
+-- @include resonate/retention
+-- Who waits for a promise: c and an id for a task, ^ for the task of its parent, x and an id for a task of another
+-- partition, l and an address for whoever listens. A few are a field of its hash, each followed by a NUL; many are the
+-- set `waiters:<id>`.
 local waiters = {}
 
 function waiters.key(id)
   return own_prefix .. 'waiters:' .. id
 end
 
+-- Mostly the parent waits; its id is not repeated.
+function waiters.short(record, waiter)
+  return waiter == 'c' .. tags.parent_of(record.id) and '^' or waiter
+end
+
 -- Answers false if the promise has as many as it may have.
 function waiters.add(record, waiter)
+  if string.sub(waiter, 1, 1) ~= 'l' then retention.add_reader(record, waiter) end
+  waiter = waiters.short(record, waiter)
   local field = record[R.waiters] or ''
   if field == WORD.many then
     local key = waiters.key(record.id)
