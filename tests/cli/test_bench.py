@@ -45,6 +45,7 @@ EXPECTED: dict[str, tuple[str, dict[str, int], str]] = {
         {"requests": 27, "messages_of_sleepers": 0, "early": 0},
         "gateway_cpu_us server_cpu_us bare_cpu_us",
     ),
+    "resonate": ("--count 64 --server redis7", {}, "redis7_bytes redis7_us_each_request"),
     "startup": ("--rounds 1", {}, "import_ratio application_ratio worker_ratio help_ratio get_help_ratio"),
 }
 

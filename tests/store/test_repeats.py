@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.store.driver import Driver
 
 
 async def test_who_may_not_note_anything_is_told_so(one_server: Server, namespace: str) -> None:
-    redis = one_server.client()
+    redis: Any = one_server.client()
     await redis.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-set"], reset=True)
     reader = Driver(one_server.client(username="reader", password=""), namespace)
     async with reader.store.opened(), asyncio.timeout(5):
