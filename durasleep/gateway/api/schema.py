@@ -165,7 +165,7 @@ class Checker:
             elif others is False:
                 errors.append(FieldError(below, f"there is no such field: there are {', '.join(known) or 'none'}"))
             elif isinstance(others, dict):
-                errors += self.check(one, cast("Schema", others), below)
+                errors += self.check(one, others, below)
         return errors
 
 
