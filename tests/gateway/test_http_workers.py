@@ -411,11 +411,8 @@ async def test_wrong_requests_are_problems_and_change_nothing(client: Durasleep,
         if answered.status not in (200, 204):
             assert problem_of(answered)[0] in (400, 409, 413, 415, 422), (verb, body, answered)
     assert {200, 400, 409, 422} <= seen
-    wrong: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"": {}}, "/functions/"),
-        ({"f": {"nosuch": 1}}, "/functions/f/nosuch"),
-    )
-    for functions, at in wrong:
+    misnamed: list[tuple[Any, str]] = [({"": {}}, "/functions/"), ({"f": {"nosuch": 1}}, "/functions/f/nosuch")]
+    for functions, at in misnamed:
         refused = await worker.ask("poll", worker="w1", functions=functions)
         assert (refused.status, refused.json()["errors"][0]["at"]) == (422, at)
     assert await worker.refused("steal", lease=task["lease"]) == (404, "no-such-route")

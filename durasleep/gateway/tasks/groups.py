@@ -193,7 +193,7 @@ class Groups:
             except DurasleepError as error:
                 logger.info("who waits here could not be noted: %s", error)
             except Exception:
-                logger.exception("who waits here could not be noted")
+                logger.exception("the %s loop failed and begins again", "polls")
 
     async def _look(self) -> None:
         """Note who waits, for people; and let the workers of groups leave for which nobody asks."""
