@@ -29,7 +29,7 @@ from tests.gateway.nursery import Nursery
 from tests.service.workers import PATIENCE_S, eventually, until
 from tests.service.workers import serving as working
 
-LATE_S = 2.0
+LATE_S = 6.0
 AT_A_TIME = 16
 BEHIND = Settings(rank_delay_ms=3_600_000)
 """Of the application, whose worker never comes to fire a timer: workers in gateways do."""
