@@ -50,15 +50,15 @@ class TypeScript:
 
 def typescript() -> TypeScript:
     """The TypeScript SDK and its Node; installed now, if it is not yet."""
-    folder = _made("typescript", _typescript_packages(), _install_typescript)
-    modules = folder / "node_modules"
-    return TypeScript(modules / _node_package() / "bin" / "node", modules)
+    node = Path("node_modules", _node_package(), "bin", "node")
+    folder = _made("typescript", _typescript_packages(), _install_typescript, node)
+    return TypeScript(folder / node, folder / "node_modules")
 
 
 def python(version: str = PYTHON) -> Path:
     """An interpreter that has this version of the Python SDK; installed now, if it is not yet."""
-    folder = _made(f"python-{version}", _python_packages(version), _install_python)
-    return folder / "bin" / "python"
+    interpreter = Path("bin", "python")
+    return _made(f"python-{version}", _python_packages(version), _install_python, interpreter) / interpreter
 
 
 def _node_package() -> str:
@@ -75,14 +75,20 @@ def _python_packages(version: str) -> list[str]:
     return [f"resonate-sdk=={version}", "redis>=5.0.1"]  # the second is for examples/resonate, not for the SDK
 
 
-def _made(name: str, packages: list[str], install: Callable[[Path, list[str]], None]) -> Path:
-    """The folder of this name with these packages. Of several processes that need it, one installs."""
+def _made(name: str, packages: list[str], install: Callable[[Path, list[str]], None], program: Path) -> Path:
+    """The folder of this name with these packages and this program, which may be a link to one that was removed since.
+    Of several processes that need it, one installs.
+    """
     folder, want = _FOLDER / name, json.dumps(packages)
     stamp = folder / ".installed"
-    if _text(stamp) == want:
+
+    def is_made() -> bool:
+        return _text(stamp) == want and (folder / program).exists()
+
+    if is_made():
         return folder
     with _locked(_FOLDER / f"{name}.lock"):
-        if _text(stamp) != want:
+        if not is_made():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             install(folder, packages)
@@ -143,7 +149,10 @@ def _succeeds(command: list[str]) -> bool:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        raise Missing(f"{' '.join(command)} has not ended in {_PATIENCE_S} s; try scripts/sdks again.") from None
     if done.returncode:
         raise Missing(f"{' '.join(command)} failed; try scripts/sdks again.\n{done.stderr[-2000:]}")
 

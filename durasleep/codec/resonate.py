@@ -6,9 +6,8 @@ What goes there must be plain JSON: nothing may change on its way to another lan
 from __future__ import annotations
 
 import base64
-import binascii
+import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -27,8 +26,6 @@ _VERSION = 1  # of a function, in a call that names none
 _DEPTH_MAX = 100  # of lists and dicts in each other
 _INT_MAX = (1 << 53) - 1  # JavaScript rounds larger numbers
 _TEXT_MAX = 8_192  # of a message of an error
-# A text in JSON that ends or begins within a character: JavaScript writes such ones.
-_HALF_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
 _PLAIN = (
     "what goes to another language is plain JSON: text, finite numbers (whole ones less than 2^53), true, false, null, "
     "lists, and dicts whose keys are text"
@@ -143,12 +140,25 @@ def _decode(value: Value, what: str) -> Any:
     data = value.get("data")
     if not data:
         return None
+    text = b""
     try:
-        return msgspec.json.decode(base64.b64decode(data, validate=True))
-    except (TypeError, ValueError, binascii.Error, RecursionError) as error:
-        if isinstance(error, msgspec.DecodeError) and _HALF_PAIR.search(base64.b64decode(data)):
+        text = base64.b64decode(data, validate=True)
+        return msgspec.json.decode(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        if _has_half_a_pair(text):
             raise UsageError(f"{what} has text that is not Unicode: half of a pair, such as \\ud800") from None
         raise UsageError(f"{what} cannot be read as base64 of JSON (is it encrypted?): {error}") from None
+
+
+def _has_half_a_pair(text: bytes) -> bool:
+    """Whether that is what is wrong with this JSON, as JavaScript may write it."""
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _check(value: object, what: str) -> None:

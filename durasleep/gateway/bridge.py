@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,7 +19,16 @@ import msgspec
 
 from durasleep.client.client import store_of
 from durasleep.codec import resonate as values
-from durasleep.errors import DurasleepError, LimitFull, NotAllowed, NotFound, StoreError, TimedOut, UsageError
+from durasleep.errors import (
+    CorruptData,
+    DurasleepError,
+    LimitFull,
+    NotAllowed,
+    NotFound,
+    StoreError,
+    TimedOut,
+    UsageError,
+)
 from durasleep.gateway.bridge_outward import Outward
 from durasleep.gateway.gateway import Gateway
 from durasleep.model import Disposition, Kind, PromiseId, State, check_name, owner_of
@@ -34,6 +44,7 @@ from durasleep.worker.worker import Worker
 
 LOOK_S = 2.0  # between two looks if no hint comes: what could not be carried comes again then
 CARRIED_MAX = 100  # promises that are carried at the same time
+LEFT_MS_MAX = 60_000  # until what no gateway could read is tried again
 REQUIRE_AGAIN_S = 1.0  # while a worker of an older version is alive: a deployment replaces it
 CONCURRENCY = 100  # executions of one bridged group whose promises are made at the same time
 
@@ -176,10 +187,24 @@ class Bridge:
                 await self._answer(promise)
                 await self._cancel(promise)
             await self._store.call(resonate.carried(keys, promise["id"]))
+        except CorruptData as problem:
+            await self._leave(keys, promise, problem)
         except StoreError as error:
             logger.warning("what the promise %s has to tell is carried again: %s", promise["id"], error)
         except Exception:
             logger.exception("what the promise %s has to tell cannot be carried now", promise["id"])
+
+    async def _leave(self, keys: Keyspace, promise: Promise, problem: CorruptData) -> None:
+        """Leave to another gateway what our codec cannot read. It is tried again after as long as it has waited."""
+        waited_ms = round(time.time() * 1000) - promise.get("settledAt", promise["createdAt"])
+        more_ms = min(max(waited_ms, 0), LEFT_MS_MAX)
+        logger.warning(
+            "what the promise %s has to tell cannot be read here, and is left to another gateway: %s",
+            promise["id"],
+            problem,
+        )
+        with suppress(StoreError):
+            await self._store.call(resonate.look_later(keys, promise["id"], more_ms))
 
     async def _begin(self, keys: Keyspace, promise: Promise, task: dict[str, Any]) -> None:
         """Make the execution of an inward promise, and hold its task."""

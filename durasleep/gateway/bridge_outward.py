@@ -104,7 +104,8 @@ class Outward:
         id, tag = owner[0], f"{incarnation} {entry_id}"
         deadline = current().deadline
         deadline_ms = bridge.FOREVER_MS if deadline is None else round(deadline.timestamp() * 1000)
-        for promise_id in (bridge.promise_id(id), bridge.promise_id(id, incarnation)):
+        for number in (None, incarnation):
+            promise_id = bridge.promise_id(id, number)
             keys = resonate.keys_of(self._store.keyspaces, promise_id)
             attach = bridge.attach(self._store.keys(id), id, waiter=bridge.waiter(keys.partition, promise_id))
             if await self._has_ended(attach):

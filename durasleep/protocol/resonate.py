@@ -237,6 +237,12 @@ def keep_telling(keys: Keyspace, id: str) -> Command[int]:
     return Command([b"ZADD", f"{keys.resonate}queue:{OURS}".encode(), b"NX", b"0", id.encode()], int)
 
 
+def look_later(keys: Keyspace, id: str, more_ms: int) -> Command[bytes | None]:
+    """What a promise has to tell durasleep is taken again so much later than it would be."""
+    more = b"%d" % more_ms
+    return Command([b"ZADD", f"{keys.resonate}queue:{OURS}".encode(), b"XX", b"INCR", more, id.encode()], bytes)
+
+
 def retain(
     keys: Keyspace, *, limit: int = 100, now_ms: int | None = None, ended: Sequence[Tell] = ()
 ) -> Command[Retained]:

@@ -24,35 +24,44 @@ async function ask(verb, body) {
   if (token) headers.Authorization = `Bearer ${token}`;
   const request = { method: "POST", headers, body: JSON.stringify(body) };
   for (;;) {
-    const answer = await fetch(`${gateway}/v1/groups/${group}:${verb}`, request).catch((error) => error);
-    if (answer.status < 500) return answer; // the same request again finds the same, so it may be repeated
-    console.error(answer.cause?.message ?? answer.statusText);
-    await pause(1000);
+    try {
+      const answer = await fetch(`${gateway}/v1/groups/${group}:${verb}`, request);
+      const text = await answer.text();
+      if (answer.status < 500) return { status: answer.status, text };
+      console.error(text);
+    } catch (error) {
+      console.error(error.cause?.message ?? error.message);
+    }
+    await pause(1000); // the same request again finds the same, so it may be repeated
   }
 }
 
 async function run({ function: name, args, kwargs, lease }) {
   const stop = new AbortController();
-  const heartbeats = setInterval(async () => {
-    const answer = await ask("heartbeat", { lease });
-    if (answer.status === 409 || (await answer.json()).canceled) stop.abort();
-  }, (1000 * lease_s) / 3);
+  let isRunning = true;
+  (async () => {
+    while (await pause((1000 * lease_s) / 3), isRunning) {
+      const { status, text } = await ask("heartbeat", { lease });
+      if (status === 409 || (status === 200 && JSON.parse(text).canceled)) stop.abort();
+    }
+  })();
   try {
     const value = await functions[name](args, kwargs, stop.signal);
-    const answer = await ask("complete", { lease, value });
-    if (answer.status >= 400 && answer.status !== 409) throw new Error((await answer.json()).detail); // it is too large
-  } catch ({ name, message, stack }) {
-    const why = stop.signal.aborted ? { canceled: true } : { error: { type: name, message, traceback: stack } };
-    await ask("fail", { lease, ...why });
+    const { status, text } = await ask("complete", { lease, value });
+    if (status >= 400 && status !== 409) // such as 413 for a value that is too large: it would be so again
+      await ask("fail", { lease, error: { message: text }, retryable: false });
+  } catch (error) {
+    const said = { type: error?.name, message: String(error?.message ?? error), traceback: error?.stack };
+    await ask("fail", { lease, ...(stop.signal.aborted ? { canceled: true } : { error: said }) });
   } finally {
-    clearInterval(heartbeats);
+    isRunning = false;
   }
 }
 
 const retry = { attempts: 3, delay: "1s" };
 const able = { worker, functions: Object.keys(functions), lease_s: Number(lease_s), retry };
 for (;;) {
-  const answer = await ask("poll", able);
-  if (answer.status === 200) await run(await answer.json());
-  else if (answer.status !== 204) throw new Error(await answer.text());
+  const { status, text } = await ask("poll", able);
+  if (status === 200) await run(JSON.parse(text));
+  else if (status !== 204) throw new Error(text);
 }

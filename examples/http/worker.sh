@@ -3,12 +3,13 @@
 #
 #     ./worker.sh http://127.0.0.1:8001 shell
 #
-# It has one function, checksum(text). It sends no heartbeats: a task must end within its lease.
+# It has one function, checksum(text). It sends no heartbeats: a task must end within its lease. Its results are short
+# texts, which are never refused: a worker whose results may be must look at the answer of :complete, as worker.mjs does.
 
 url="$1/v1/groups/$2"
 
 ask() {
-    curl --silent --show-error --fail-with-body --json @- "$url:$1"
+    curl --silent --show-error --fail --retry 5 --json @- "$url:$1" # the same request again finds the same
 }
 
 while true; do

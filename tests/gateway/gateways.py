@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -25,6 +26,13 @@ from durasleep.protocol.resonate import VERSION
 from tests.service.workers import PATIENCE_S, ROOT, eventually
 
 HOST = "127.0.0.1"
+FAR_MS = 4_000_000_000_000
+"""A deadline of a promise that no test reaches."""
+
+
+def data_of(value: object) -> dict[str, Any]:
+    """A value as the SDKs write it into a promise."""
+    return {"data": base64.b64encode(json.dumps(value).encode()).decode()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,8 @@ import asyncio
 import time
 from typing import Any
 
-from tests.gateway.gateways import Poll, rpc
+from tests.gateway.gateways import FAR_MS, Poll, rpc
 from tests.service.workers import eventually
-
-FAR_MS = 4_000_000_000_000
 
 
 def tags(id: str, group: str, **more: str) -> dict[str, str]:

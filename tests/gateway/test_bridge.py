@@ -18,15 +18,9 @@ from durasleep.model import PromiseId
 from durasleep.protocol import bridge, resonate, sorted_sets
 from durasleep.protocol.command import Command
 from harness.servers import MakeServer, Server
-from tests.gateway.gateways import Poll, Served, rpc, serving
+from tests.gateway.gateways import FAR_MS, Poll, Served, data_of, rpc, serving
 from tests.service.workers import eventually, until
 from tests.service.workers import serving as working
-
-FAR_MS = 4_000_000_000_000
-
-
-def data_of(value: object) -> dict[str, Any]:
-    return {"data": base64.b64encode(json.dumps(value).encode()).decode()}
 
 
 def read(value: dict[str, Any]) -> Any:
@@ -223,6 +217,10 @@ async def test_a_promise_that_others_have_made_is_left_alone(app: Durasleep, bri
 async def test_an_id_that_is_too_long_for_a_promise_concerns_nobody_else(app: Durasleep, bridged: Served) -> None:
     with pytest.raises(ValueError, match="too long for a promise of another language"):
         await (await app.rpc(":" * 400, "resize", 1, target="ts")).result(timeout=20)
+    worker = await Worker.open(bridged)
+    await app.rpc(":" * 341, "resize", 1, target="ts")  # only the id of a second promise would be too long
+    assert (await worker.take())[0]["promise"]["id"] == "%3A" * 341
+    await app.cancel(":" * 341)
     await create(bridged, "a", {"func": "double", "args": [4]})
     await until(app, "a", "queued")
     store = await store_of(app)
@@ -356,6 +354,7 @@ async def test_a_function_that_nobody_knows_is_refused_when_it_is_looked_at_agai
     [
         ({}, "this promise calls no function"),
         ({"data": "%%%"}, "the call cannot be read as base64 of JSON"),
+        (data_of({"func": "\ud800"}), "the call has text that is not Unicode"),
         (data_of({"func": "double", "args": 3}), "the arguments of double cannot be read"),
         (data_of({"func": "double", "args": ["\ud800"]}), "the call has text that is not Unicode: half of a pair"),
     ],
@@ -464,13 +463,23 @@ class Sealed(Reversed):
         return super().unwrap(payload)
 
 
-async def test_an_ending_waits_for_a_gateway_that_can_read_it(one_server: Server, namespace: str) -> None:
+async def test_an_ending_waits_for_a_gateway_that_can_read_it(
+    one_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with (
         Durasleep(one_server.url, namespace=namespace, codec=Codec(outer=Reversed())) as app,
         Durasleep(one_server.url, namespace=namespace, codec=Codec(outer=Sealed())) as sealed,
     ):
         add_functions(sealed)
-        async with serving(app) as served, working(sealed):
+        async with serving(sealed) as served, working(sealed):
             await create(served, "r", {"func": "double", "args": [4]})
+            await until(app, "r", "done")
+            await eventually(lambda: "cannot be read here, and is left to another" in caplog.text, "it to be tried")
+        store = await store_of(app)
+        await store.call(resonate.look_later(store.keyspaces[0], "r", 60_000))  # as after a minute
+        said = [one.text for one in await app.diagnose() if one.subject == "other languages"]
+        assert said == ["1 call to or from another language: no gateway can read the values"]
+        await store.call(resonate.look_later(store.keyspaces[0], "r", -120_000))
+        async with serving(app) as served:
             promise = await settled(served, "r")
             assert (promise["state"], read(promise["value"])) == ("resolved", 8)

@@ -1,36 +1,38 @@
-"""A gateway is killed at each step of the bridge, before it and after it: another one goes on, and nothing is lost."""
+"""A gateway is killed at each step of the bridge, before it and after it: another one goes on, and nothing is lost.
+
+The worker inside the gateway fires all timers, so its relay is killed, too: it carries what executions have to tell.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import itertools
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from durasleep import Canceled, Context, Durasleep
+from durasleep import Canceled, Context, Durasleep, Settings, TimedOut
 from durasleep.client.client import store_of
-from durasleep.protocol import bridge, resonate
+from durasleep.errors import NotFound
+from durasleep.protocol import bridge, resonate, sorted_sets
 from durasleep.transport.store import Store
 from harness.servers import Server
-from tests.crash_points import POINTS_MAX
-from tests.gateway.assassin import Assassin
-from tests.gateway.gateways import serving
+from tests.crash_points import chosen
+from tests.gateway.assassin import NAME, Assassin
+from tests.gateway.gateways import FAR_MS, data_of, serving
 from tests.gateway.nursery import Nursery
-from tests.service.workers import eventually, until
+from tests.service.workers import PATIENCE_S, eventually, until
 from tests.service.workers import serving as working
 
-NAME = "the-call"
-FAR_MS = 4_000_000_000_000
-
-
-def data_of(value: object) -> dict[str, Any]:
-    return {"data": base64.b64encode(json.dumps(value).encode()).decode()}
+LATE_S = 2.0
+AT_A_TIME = 16
+BEHIND = Settings(rank_delay_ms=3_600_000)
+"""Of the application, whose worker never comes to fire a timer: workers in gateways do."""
 
 
 class Resonate:
@@ -64,9 +66,15 @@ class Resonate:
 
         return await eventually(look, f"{id} to settle")
 
-    async def create(self, id: str, **call: Any) -> None:
+    async def create(self, id: str, *, at_ms: int = FAR_MS, **call: Any) -> None:
         tags = {"resonate:target": "durasleep://workers"}
-        await self.ask("promise.create", id=id, timeoutAt=FAR_MS, param=data_of(call), tags=tags)
+        await self.ask("promise.create", id=id, timeoutAt=at_ms, param=data_of(call), tags=tags)
+
+    async def is_carried(self) -> bool:
+        """Whether neither a promise nor an execution has anything left to tell."""
+        queue = f"{self._keys.resonate}queue:{resonate.OURS}"
+        [ours, timers] = await self._store.ask([sorted_sets.list_members(key) for key in (queue, self._keys.timers)])
+        return not ours and not any(name.endswith("~tell") for name, _ in timers)
 
 
 def add_functions(app: Durasleep) -> None:
@@ -85,27 +93,38 @@ Program = Callable[[Durasleep, Resonate, str], Coroutine[Any, Any, None]]
 async def outward(app: Durasleep, other: Resonate, id: str) -> None:
     handle = await app.rpc(id, "resize", 1, target="poll://any@ts")
     task = await other.take()
+    await until(app, id, "suspended")
     action = {"kind": "promise.settle", "data": {"id": id, "state": "resolved", "value": data_of("small")}}
     await other.ask("task.fulfill", id=id, version=task["version"], action=action)
-    assert await handle.result(timeout=30) == "small"
+    assert await handle.result(timeout=PATIENCE_S) == "small"
     assert other.taken == [id]
 
 
 async def outward_canceled(app: Durasleep, other: Resonate, id: str) -> None:
     handle = await app.rpc(id, "resize", 1, target="poll://any@ts")
     await other.take()
+    await until(app, id, "suspended")
     await app.cancel(id)
     with pytest.raises(Canceled):
-        await handle.result(timeout=30)
+        await handle.result(timeout=PATIENCE_S)
     assert (await other.settled(id))["state"] == "rejected_canceled"
 
 
 async def outward_canceled_there(app: Durasleep, other: Resonate, id: str) -> None:
     handle = await app.rpc(id, "resize", 1, target="poll://any@ts")
     await other.take()
+    await until(app, id, "suspended")
     await other.ask("promise.settle", id=id, state="rejected_canceled", value={})
     with pytest.raises(Canceled):
-        await handle.result(timeout=30)
+        await handle.result(timeout=PATIENCE_S)
+
+
+async def outward_late(app: Durasleep, other: Resonate, id: str) -> None:
+    handle = await app.rpc(id, "resize", 1, target="poll://any@ts", timeout=LATE_S)
+    with pytest.raises(TimedOut):
+        await handle.result(timeout=PATIENCE_S)
+    found = await other.ask("promise.get", id=id)
+    assert not found or (await other.settled(id))["state"] == "rejected_timedout"
 
 
 async def inward(app: Durasleep, other: Resonate, id: str) -> None:
@@ -114,48 +133,71 @@ async def inward(app: Durasleep, other: Resonate, id: str) -> None:
     assert (promise["state"], promise["value"]) == ("resolved", data_of(8))
 
 
+async def inward_failed(app: Durasleep, other: Resonate, id: str) -> None:
+    await other.create(id, func="double", args=[])
+    assert (await other.settled(id))["state"] == "rejected"
+
+
 async def inward_canceled(app: Durasleep, other: Resonate, id: str) -> None:
+    await other.create(id, func="sleeper")
+    await until(app, id, "suspended")
+    await app.cancel(id)
+    assert (await other.settled(id))["state"] == "rejected_canceled"
+
+
+async def inward_canceled_there(app: Durasleep, other: Resonate, id: str) -> None:
     await other.create(id, func="sleeper")
     await until(app, id, "suspended")
     await other.ask("promise.settle", id=id, state="rejected_canceled", value={})
     assert (await until(app, id, "done")).state == "canceled"
 
 
-REQUESTS: dict[Program, int] = {
-    outward: 14,
-    outward_canceled: 9,
-    outward_canceled_there: 9,
-    inward: 2,
-    inward_canceled: 5,
+async def inward_late(app: Durasleep, other: Resonate, id: str) -> None:
+    await other.create(id, func="sleeper", at_ms=round((time.time() + LATE_S) * 1000))
+    assert (await other.settled(id))["state"] == "rejected_timedout"
+    await eventually(other.is_carried, "everything to be carried")
+    with suppress(NotFound):  # the gateway was killed before it had made an execution
+        await app.describe(id)
+        assert (await until(app, id, "done")).state == "timedout"
+
+
+BEGUN = "continue attach continue promise.create promise.register_listener attach suspend suspend"
+STEPS: dict[Program, str] = {
+    outward: f"{BEGUN} HMGET settle ZREM resolve promise.get told",
+    outward_canceled: f"{BEGUN} cancel promise.get promise.settle ZREM told HMGET ZREM",
+    outward_canceled_there: f"{BEGUN} HMGET cancel ZREM cancel promise.get told",
+    outward_late: f"{BEGUN} HMGET ZREM promise.get told",
+    inward: "create task.acquire promise.get promise.settle ZREM told attach ZREM",
+    inward_failed: "create task.acquire promise.get promise.settle ZREM told attach ZREM",
+    inward_canceled: "create task.acquire promise.get promise.settle ZREM told attach ZREM",
+    inward_canceled_there: "create task.acquire attach cancel ZREM promise.get told",
+    inward_late: "create task.acquire ZREM promise.get told",
 }
-"""How many requests of a gateway name the execution."""
-SOME = 3  # points of each
-AT_A_TIME = 12
-
-
-@asynccontextmanager
-async def application(url: str, namespace: str) -> AsyncGenerator[Durasleep]:
-    async with Durasleep(url, namespace=namespace) as app:
-        add_functions(app)
-        async with working(app):
-            yield app
+"""What a gateway does for each, in about this order: see ``assassin``. It may load a journal, too, or repeat a step."""
 
 
 async def run(program: Program, server: Server, namespace: str, nursery: Nursery, assassin: Assassin) -> None:
     """The program, with a gateway that is killed, and then another one."""
     async with AsyncExitStack() as stack:
-        app = await stack.enter_async_context(application(server.url, namespace))
+        enter = stack.enter_async_context
+        other = await enter(Durasleep(server.url, namespace=namespace))
+        raw = Resonate(await store_of(other))
         await assassin.start(urlsplit(server.url).port or 0)
         stack.push_async_callback(assassin.close)
         assassin.victim = nursery.fork(f"redis://127.0.0.1:{assassin.port}/0", namespace, "--bridge", "ts")
         await assassin.victim.ready()
-        running = asyncio.create_task(program(app, Resonate(await store_of(app)), NAME))
-        killed = asyncio.create_task(assassin.has_killed.wait())
-        await asyncio.wait((running, killed), return_when=asyncio.FIRST_COMPLETED)
-        killed.cancel()
-        if not running.done():
-            await stack.enter_async_context(serving(app, bridge=["ts"]))
+        app = await enter(Durasleep(server.url, namespace=namespace, settings=BEHIND))
+        add_functions(app)
+        worker = await enter(working(app))
+        [serving_it] = worker._servings  # pyright: ignore[reportPrivateUsage]
+        serving_it.firer.set_rank(1)
+        serving_it.firer.set_rank = lambda _: None  # pyright: ignore[reportAttributeAccessIssue]
+        running = asyncio.create_task(program(app, raw, NAME))
+        if assassin.step:
+            await asyncio.wait_for(assassin.has_killed.wait(), PATIENCE_S)
+            await enter(serving(other, bridge=["ts"]))
         await running
+        await eventually(raw.is_carried, "everything to be carried")
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +207,11 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     made.close()
 
 
-def points(program: Program) -> list[tuple[int, bool]]:
-    """At which requests to kill, before or after them: some, at equal distances, or all."""
-    all = list(itertools.product(range(REQUESTS[program]), (False, True)))
-    return all[:: 1 if POINTS_MAX == 0 else max(1, len(all) // SOME)]
+def points(program: Program) -> list[tuple[str, int, bool]]:
+    """At which occurrence of which step to kill, before or after it: some, at equal distances, or all."""
+    steps = STEPS[program].split()
+    all = [(step, steps[:at].count(step), after) for at, step in enumerate(steps) for after in (False, True)]
+    return [all[at] for at in chosen(len(all), times=0.25)]
 
 
 @pytest.mark.timeout(180)  # on a busy machine: some gateways are started at the same time
@@ -182,6 +225,20 @@ async def test_wherever_a_gateway_is_killed_another_one_goes_on(
             await run(program, one_server, f"{namespace}-{number}", nursery, assassin)
 
     async with asyncio.TaskGroup() as group:
-        for number, (program, (point, after)) in enumerate((each, at) for each in REQUESTS for at in points(each)):
-            work = one(number, program, Assassin(NAME, point, after=after))
-            group.create_task(work, name=f"{program.__name__} {point} {after}")
+        for number, (program, (step, nth, after)) in enumerate((each, at) for each in STEPS for at in points(each)):
+            work = one(number, program, Assassin(step, nth, after=after))
+            group.create_task(work, name=f"{program.__name__} {step} {nth} {after}")
+
+
+async def test_these_are_all_steps(one_server: Server, namespace: str, nursery: Nursery) -> None:
+    async def one(program: Program) -> None:
+        assassin = Assassin()
+        await run(program, one_server, f"{namespace}-{program.__name__}", nursery, assassin)
+        assert not assassin.unknown
+        steps = STEPS[program].split()
+        assert set(assassin.steps) - {"load"} == set(steps), program.__name__
+        assert not Counter(steps) - Counter(assassin.steps), program.__name__
+
+    async with asyncio.TaskGroup() as group:
+        for program in STEPS:
+            group.create_task(one(program))

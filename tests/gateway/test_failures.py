@@ -14,9 +14,9 @@ from durasleep import Durasleep
 from durasleep.devserver import DevServer
 from durasleep.settings import Settings
 from harness.servers import MakeServer, Server
-from tests.gateway.gateways import Gateways, Poll, Served, fetch, rpc, serving
+from tests.gateway.gateways import FAR_MS, Gateways, Poll, Served, fetch, rpc, serving
 from tests.gateway.http_worker import HttpWorker
-from tests.gateway.raw_worker import FAR_MS, RawWorker, create, settled
+from tests.gateway.raw_worker import RawWorker, create, settled
 from tests.service.workers import PATIENCE_S, eventually
 
 

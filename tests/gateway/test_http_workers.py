@@ -411,6 +411,9 @@ async def test_wrong_requests_are_problems_and_change_nothing(client: Durasleep,
         if answered.status not in (200, 204):
             assert problem_of(answered)[0] in (400, 409, 413, 415, 422), (verb, body, answered)
     assert {200, 400, 409, 422} <= seen
+    for functions, at in (({"": {}}, "/functions/"), ({"f": {"nosuch": 1}}, "/functions/f/nosuch")):
+        refused = await worker.ask("poll", worker="w1", functions=functions)
+        assert (refused.status, refused.json()["errors"][0]["at"]) == (422, at)
     assert await worker.refused("steal", lease=task["lease"]) == (404, "no-such-route")
     for details in ("\ud800", {"a": ["\ud800"]}):
         error = {"message": "", "details": details}
@@ -461,6 +464,10 @@ async def test_the_worker_in_javascript_is_killed_in_a_task_and_another_one_fini
         first.kill()
         with node(gateway) as second:
             assert await handle.result(20) == {"name": "64-cat.png", "by": f"js-{second.pid}"}
+            large = await js.rpc("large", "thumbnail", "x" * 1_048_560)
+            with pytest.raises(RuntimeError, match="over the cap"):
+                await large.result(20)
+            assert (await client.describe("large")).failed_attempts == []
             handle = await js.rpc("t2", "thumbnail", "dog.png", ms=400)
             await runs("t2", second)
             await handle.cancel()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway.gateways import Poll, Served, fetch, rpc
-
-FAR_MS = 4_000_000_000_000
+from tests.gateway.gateways import FAR_MS, Poll, Served, fetch, rpc
 
 
 async def test_a_promise_with_a_target_comes_to_a_poll_of_its_group(gateway: Served) -> None:

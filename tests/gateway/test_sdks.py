@@ -18,7 +18,7 @@ import pytest
 from durasleep import Context, Durasleep, RemoteError
 from harness import sdks
 from harness.servers import Server
-from tests.gateway.gateways import Served, rpc, serving
+from tests.gateway.gateways import Served, serving
 from tests.service.workers import PATIENCE_S, ROOT
 from tests.service.workers import serving as working
 
@@ -108,12 +108,12 @@ def _folder(language: str, directory: Path) -> Path:
     return folder
 
 
-async def run_examples(run: Run, url: str) -> dict[str, object]:
-    """Run all examples in one process; approve what they ask for, as a person does from elsewhere."""
+async def run_examples(run: Run) -> dict[str, object]:
+    """Run all examples in one process; approve what they ask for as they say, in another one."""
     async with run("stories", "story", *ENDINGS) as program:
         asked = await program.line("may we spend 250 EUR?")
-        status, _ = await rpc(url, "promise.settle", id=asked.split()[-1], state="resolved", value={"data": "dHJ1ZQ=="})
-        assert status == 200
+        async with run("approval", asked.split()[-1]) as approving:
+            assert await approving.process.wait() == 0
         while len(told := results(program)) < len(ENDINGS):
             await program.line("{")
         assert await asyncio.wait_for(program.process.wait(), PATIENCE_S) == 0, program.lines
@@ -139,19 +139,26 @@ async def recover(run: Run) -> list[str]:
         return [line for line in second.lines if not line.startswith("{")]  # without what the SDK logs
 
 
-async def check(run: Run, url: str) -> None:
-    told, recovered = await asyncio.gather(run_examples(run, url), recover(run))
+async def reported(run: Run) -> str:
+    """What an example says that is a process of its own."""
+    async with run("schedule") as program:
+        return await program.line("two reports")
+
+
+async def check(run: Run) -> None:
+    told, recovered, said = await asyncio.gather(run_examples(run), recover(run), reported(run))
     assert told == ENDINGS
+    assert said == ENDINGS["schedule"]
     assert recovered == ["packing\n", f"{RECOVERED}\n"]
 
 
 @pytest.mark.parametrize("version", [sdks.PYTHON, sdks.OLDER_PYTHON])
 async def test_the_python_sdk_tells_its_stories(gateway: Served, version: str, tmp_path: Path) -> None:
-    await check(python(version, gateway.url, tmp_path), gateway.url)
+    await check(python(version, gateway.url, tmp_path))
 
 
 async def test_the_typescript_sdk_tells_its_stories(gateway: Served, tmp_path: Path) -> None:
-    await check(typescript(gateway.url, tmp_path), gateway.url)
+    await check(typescript(gateway.url, tmp_path))
 
 
 async def test_a_parent_in_python_has_children_in_typescript(gateway: Served, tmp_path: Path) -> None:
@@ -178,16 +185,20 @@ async def test_the_sdks_work_on_redis_without_a_gateway(client: Durasleep, one_s
         assert await typed.line(str(sum(range(200))))
 
 
-async def test_a_connector_refuses_a_namespace_with_several_partitions(
+async def test_a_connector_refuses_a_namespace_with_several_partitions_or_none(
     client: Durasleep, one_server: Server, tmp_path: Path
 ) -> None:
     await client.init(partitions=2)
-    asked = one_server.url, client.namespace, await scripts_in(tmp_path)
+    scripts = await scripts_in(tmp_path)
     in_python, in_typescript = python(sdks.PYTHON, "", tmp_path), typescript("", tmp_path)
-    async with in_typescript("without_gateway", *asked) as typed, in_python("without_gateway", *asked) as other:
-        why = "the namespace has 2 partitions: this needs one"
-        await typed.line(f"Error: {why}")
-        await other.line(f"ValueError: {why}")
+    for namespace, why in (
+        (client.namespace, "the namespace has 2 partitions: this needs one"),
+        ("nobody", "there is no namespace nobody: durasleep init makes it"),
+    ):
+        asked = one_server.url, namespace, scripts
+        async with in_typescript("without_gateway", *asked) as typed, in_python("without_gateway", *asked) as other:
+            await typed.line(f"Error: {why}")
+            await other.line(f"ValueError: {why}")
 
 
 @pytest.mark.parametrize(

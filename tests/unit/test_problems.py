@@ -10,7 +10,7 @@ from durasleep import errors
 from durasleep.gateway.api import problems
 from durasleep.gateway.api.problems import problem_of
 
-TOLD = {
+TOLD: dict[type[Exception], tuple[int, str]] = {
     errors.OtherFunction: (409, "other-function"),
     errors.PayloadTooLarge: (413, "too-large"),
     errors.InvalidId: (422, "invalid"),
@@ -25,7 +25,7 @@ TOLD = {
     errors.TimedOut: (504, "no-answer"),
     errors.WaitTimeout: (504, "no-answer"),
 }
-LOGGED = {
+LOGGED: dict[type[Exception], tuple[int, str]] = {
     errors.StoreUnavailable: (503, "unavailable"),
     errors.StoreFull: (503, "unavailable"),
     errors.StoreRefused: (503, "unavailable"),
@@ -42,8 +42,7 @@ def test_each_error_is_a_kind_of_problem(
 ) -> None:
     monkeypatch.setattr(problems, "_said_s", {})
     status, word = {**TOLD, **LOGGED}.get(kind, (409, "fenced"))
-    for _ in range(3):
-        answer = problem_of(kind("at 10.0.0.7")).response("/v1/executions/x")
+    answer, *_ = [problem_of(kind("at 10.0.0.7")).response("/v1/executions/x") for _ in range(3)]
     said = json.loads(answer.body)
     assert (answer.status, said["status"], said["type"].partition("#")[2]) == (status, status, word)
     assert ("at 10.0.0.7" in said["detail"]) == (kind in TOLD)

@@ -130,9 +130,7 @@ class Route:
 
 
 PARTS: dict[str, Schema] = {
-    "id": text(
-        "The id, percent-encoded: `/` is `%2F`, and `:` is `%3A`."
-    ),
+    "id": text("The id, percent-encoded: `/` is `%2F`, and `:` is `%3A`."),
     "channel": text("The name of the channel, percent-encoded."),
     "group": text("The name of the group."),
 }

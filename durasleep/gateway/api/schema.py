@@ -160,6 +160,8 @@ class Checker:
                 errors.append(FieldError(shown, "the name is not valid Unicode"))
             elif name in known:
                 errors += self.check(one, known[name], below)
+            elif wrong := self.check(name, schema.get("propertyNames", {}), below):
+                errors += wrong
             elif others is False:
                 errors.append(FieldError(below, f"there is no such field: there are {', '.join(known) or 'none'}"))
             elif isinstance(others, dict):

@@ -241,6 +241,7 @@ SCHEMAS: Mapping[str, Schema] = {
                     {"type": "array", "items": _NAME, "minItems": 1, "maxItems": _FUNCTIONS_MAX},
                     {
                         "type": "object",
+                        "propertyNames": {"minLength": 1, "maxLength": 255},
                         "additionalProperties": schema.ref("FunctionOptions"),
                         "minProperties": 1,
                         "maxProperties": _FUNCTIONS_MAX,
@@ -252,7 +253,8 @@ SCHEMAS: Mapping[str, Schema] = {
                 "type": "number",
                 "minimum": 0,
                 "maximum": WAIT_MAX_S,
-                "description": f"Wait so many seconds at most for an execution; by default {_WAIT_S}.",
+                "description": f"Wait so many seconds at most for an execution; by default {_WAIT_S}. With 0 only what "
+                "is there now is answered, after a tenth of a second or so.",
             },
             "lease_s": {
                 "type": "number",

@@ -32,6 +32,7 @@ async def run(resonate: Resonate, id: str) -> str:
 
 async def main() -> None:
     resonate = Resonate(url=URL)
+    await asyncio.sleep(0)  # version 0.7 connects meanwhile
     try:
         if sys.argv[1:]:
             await resonate.promises.resolve(sys.argv[1], Value(data=True))

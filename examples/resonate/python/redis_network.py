@@ -34,6 +34,8 @@ class RedisNetwork:
     def __init__(self, url: str, *, scripts: str, group: str = "default", namespace: str = "durasleep") -> None:
         with redis.from_url(url, decode_responses=True) as asked:
             partitions = asked.hget(f"{{{namespace}}}:meta", "partitions")
+        if partitions is None:
+            raise ValueError(f"there is no namespace {namespace}: durasleep init makes it")
         if partitions != "1":
             raise ValueError(f"the namespace has {partitions} partitions: this needs one")
         patience = Retry(ExponentialBackoff(cap=1), 10)  # some seconds, as a gateway has

@@ -27,7 +27,7 @@ export class RedisNetwork implements Network {
   #redis;
   #listener;
   #own: string;
-  #meta: string;
+  #namespace: string;
   #scripts: Record<string, { text: string; sha: string }> = {};
   #receivers: ((message: any) => void)[] = [];
   #hint = () => {};
@@ -40,7 +40,7 @@ export class RedisNetwork implements Network {
     this.#redis = createClient({ url });
     this.#listener = this.#redis.duplicate();
     this.#own = `{${namespace}:0}:r:`;
-    this.#meta = `{${namespace}}:meta`;
+    this.#namespace = namespace;
     this.unicast = `poll://uni@${group}/${this.pid}`;
     this.anycast = `poll://any@${group}`;
     for (const name of ["rpc", "tick", "take", "retain"]) {
@@ -74,7 +74,8 @@ export class RedisNetwork implements Network {
     return (this.#opened ??= (async () => {
       for (const client of [this.#redis, this.#listener]) client.on("error", () => {}); // it connects again by itself
       await Promise.all([this.#redis.connect(), this.#listener.connect()]);
-      const partitions = await this.#redis.hGet(this.#meta, "partitions");
+      const partitions = await this.#redis.hGet(`{${this.#namespace}}:meta`, "partitions");
+      if (partitions === null) throw new Error(`there is no namespace ${this.#namespace}: durasleep init makes it`);
       if (partitions !== "1") throw new Error(`the namespace has ${partitions} partitions: this needs one`);
     })());
   }

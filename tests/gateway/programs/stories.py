@@ -1,6 +1,6 @@
 """Runs examples of Resonate's Python SDK at the same time in one process, and prints how each of them ended.
 
-PYTHONPATH has the folder of the examples; the arguments are a prefix for their ids, and their names.
+It lies beside a copy of the examples. The arguments are a prefix for their ids, and their names.
 """
 
 import asyncio
