@@ -511,9 +511,8 @@ async def test_a_schedule_that_cannot_be_followed_stops_no_other_one_and_no_word
     ids = [id for id in (f"s{number}" for number in range(99)) if resonate.partition_of(id, 4) == 0]
     keys, redis, asleep = sdk4.keyspaces[0], sdk4.driver.redis, elsewhere(ids[0])
     data: dict[str, Any] = {"cron": "0 * * * *", "promiseTimeout": DAY, "promiseTags": TARGET}
-    for id in ids[:3]:
-        made = await sdk4.ok("schedule.create", id=id, promiseId="{{.id}}:{{.timestamp}}", **data)
-    at = made["schedule"]["nextRunAt"]
+    made = [await sdk4.ok("schedule.create", id=id, promiseId="{{.id}}:{{.timestamp}}", **data) for id in ids[:3]]
+    at = made[0]["schedule"]["nextRunAt"]
     await redis.set(f"{keys.resonate}promise:{ids[0]}:{at}", "no hash")
     await redis.hset(f"{keys.resonate}schedule:{ids[1]}", RS["tags"], "?")
     await sdk4.ok("promise.create", **creating(ids[3], {"resonate:external": "true"}))
