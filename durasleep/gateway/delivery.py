@@ -127,7 +127,7 @@ class Delivery:
             retained = await self._store.run(plan)
             looked_at = retained.looked_at
             for failure in retained.failures:
-                logger.error("%s", failure)
+                logger.warning("not everything that is due was done: %s", failure)
 
 
 class _Loop:

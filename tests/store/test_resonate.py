@@ -398,7 +398,7 @@ async def test_a_lineage_is_kept_until_a_week_after_the_end_of_its_root(sdk: Sdk
 async def test_a_child_with_an_id_of_its_own_is_kept_as_long_as_a_task_may_make_it_again(
     driver: Driver, partitions: int
 ) -> None:
-    """Else an order that wakes after a week would be charged twice. Its child has a lineage of its own."""
+    """Else an order that wakes after a week would be charged twice. Such a child is a root itself."""
     sdk = Sdk(driver, partitions)
     charge = elsewhere("a")
     await sdk.ok("task.create", pid="p", ttl=60_000, action=request("promise.create", **creating("a", TARGET, FAR * 2)))

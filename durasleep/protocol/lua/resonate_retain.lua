@@ -60,8 +60,8 @@ end
 local function look(id)
   local record = store.load(id)
   if not record or store.is_pending(record) then return redis.call('ZREM', settled, id) end
-  local is_queued = redis.call('ZSCORE', own_prefix .. 'queue:durasleep://', id)
-  if is_queued or record[R.children] or is_needed(record) then return look_later(id, now + LATER_MS) end
+  local has_unseen = redis.call('ZSCORE', own_prefix .. 'queue:durasleep://', id)
+  if has_unseen or record[R.children] or is_needed(record) then return look_later(id, now + LATER_MS) end
   local root = retention.root_of(record)
   root = store.load(root == id and tags.root_of(id) or root)
   if root and root ~= record then
