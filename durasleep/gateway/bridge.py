@@ -196,7 +196,7 @@ class Bridge:
 
     async def _leave(self, keys: Keyspace, promise: Promise, problem: CorruptData) -> None:
         """Leave to another gateway what our codec cannot read. It is tried again after as long as it has waited."""
-        waited_ms = round(time.time() * 1000) - promise.get("settledAt", promise["createdAt"])
+        waited_ms = round(time.time() * 1000) - (promise.get("settledAt") or promise["createdAt"])
         more_ms = min(max(waited_ms, 0), LEFT_MS_MAX)
         logger.warning(
             "what the promise %s has to tell cannot be read here, and is left to another gateway: %s",
