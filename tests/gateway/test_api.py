@@ -705,3 +705,16 @@ async def test_a_repeated_key_needs_no_answer_that_is_too_long(v1: Caller) -> No
     assert (await v1.post("/v1/promises/long:resolve", value, key="v")).status_code == 200
     again = await v1.post("/v1/promises/long:resolve", value, key="v")
     assert (again.status_code, word_of(again)) == (409, "answer-not-kept")
+
+
+async def test_a_start_whose_execution_is_no_longer_kept_was_done_before(v1: Caller) -> None:
+    body = {"function": "add", "args": [1, 2], "retention": 0}
+    begun = await v1.post("/v1/executions", body, key="once")
+    assert begun.status_code == 201
+
+    async def is_gone() -> bool:
+        return (await v1.get(begun.headers["location"])).status_code == 404
+
+    await eventually(is_gone, "the execution to be forgotten")
+    again = await v1.post("/v1/executions", body, key="once")
+    assert (again.status_code, word_of(again)) == (409, "answer-not-kept")

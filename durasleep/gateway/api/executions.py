@@ -15,6 +15,7 @@ from durasleep.errors import InvalidDuration, NotFound
 from durasleep.gateway.api import calls, values
 from durasleep.gateway.api.idempotency import Noted
 from durasleep.gateway.api.outcomes import document_of, outcome, pending, wait_for
+from durasleep.gateway.api.problems import Problem
 from durasleep.gateway.api.routes import Answer, Call, Handler
 from durasleep.gateway.api.values import Document
 from durasleep.model import Disposition, Kind, PromiseId, State
@@ -66,7 +67,12 @@ async def _start(call: Call, id: str | None) -> Answer:
         return Noted(_status_of(begun.disposition), more={"id": begun.id, "disposition": str(begun.disposition)})
 
     more = (await call.once(begin)).more
-    return await _answer_start(call, more["id"], Disposition(more["disposition"]), is_new=is_new)
+    try:
+        return await _answer_start(call, more["id"], Disposition(more["disposition"]), is_new=is_new)
+    except NotFound:
+        if is_new:
+            raise
+        raise Problem("answer-not-kept", f"this was done before: {more['id']} is no longer kept") from None
 
 
 def _status_of(disposition: Disposition) -> int:
