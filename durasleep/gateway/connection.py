@@ -243,6 +243,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A client may stop to send before it has its answer. But one that waits for long may as well be gone."""
         self._is_ended = True
+        if unread.is_received(self._transport):
+            self._unread = None  # it was there when its answer came: whether it has read it, nothing will tell
         if self._unread is not None and self._state in (_State.HEAD, _State.DISCARD):
             self._loop.call_later(unread.LOOK_S, self.close)  # then it is known whether the answer was read
             return True

@@ -30,11 +30,21 @@ def bytes_left(transport: asyncio.WriteTransport) -> int:
     """How much of what was written the other side has not taken; only what is not yet given to the system, where that
     cannot tell more.
     """
-    size, sock = transport.get_write_buffer_size(), transport.get_extra_info("socket")
+    return transport.get_write_buffer_size() + (_bytes_underway(transport) or 0)
+
+
+def is_received(transport: asyncio.WriteTransport) -> bool:
+    """Whether the system of the other side has said that it has received all; false where ours cannot tell."""
+    return not transport.get_write_buffer_size() and _bytes_underway(transport) == 0
+
+
+def _bytes_underway(transport: asyncio.WriteTransport) -> int | None:
+    """Of what was given to the system, what the other side has not received; None where the system cannot tell."""
+    sock = transport.get_extra_info("socket")
     if sys.platform != "win32" and sock is not None:
         with suppress(OSError):
-            size += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    return size
+            return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return None
 
 
 def was_reset(transport: asyncio.Transport) -> bool:

@@ -12,6 +12,8 @@ import redis
 
 from durasleep import Durasleep
 from durasleep.devserver import DevServer
+from durasleep.gateway.tasks import groups
+from durasleep.gateway.tasks.leases import Token
 from durasleep.settings import Settings
 from harness.servers import MakeServer, Server
 from tests.gateway.gateways import FAR_MS, Gateways, Poll, Served, fetch, rpc, serving
@@ -92,6 +94,23 @@ async def test_a_gateway_ends_soon_while_redis_is_away(own_server: DevServer) ->
             began = time.monotonic()
         assert time.monotonic() - began < 8, "no worker costs a wait for Redis"
         assert await asyncio.gather(*polls) == [None] * len(polls)
+
+
+async def test_what_a_gateway_begins_while_it_ends_keeps_it_no_longer(
+    own_server: DevServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "LEAVE_S", 0.2)
+    async with Durasleep(own_server.url) as client:
+        shared = groups.Groups(client)
+        await shared.open()
+        own_server.kill()
+        lost = Token(0, "go", "1-1", 1, "t1", "w1/1", "f", 1, 0, 3_000, "")
+        shared.release_lent(lost)
+        closing = asyncio.create_task(shared.aclose())
+        await asyncio.sleep(0)
+        shared.release_lent(lost)
+        await asyncio.wait_for(closing, 5)
+        assert not [one for one in asyncio.all_tasks() if one.get_name() == "durasleep-groups"]
 
 
 async def test_a_gateway_waits_for_redis_at_its_start(own_server: DevServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
@@ -260,6 +261,21 @@ async def test_a_task_taken_in_the_instant_of_a_disconnect_is_returned_at_once(
     task = await worker.poll()
     assert (task["id"], task["lost_leases"]) == (handle.id, 0)
     await worker.done("complete", lease=task["lease"])
+
+
+async def test_a_client_that_has_its_answer_may_close_in_any_way(client: Durasleep, worker: HttpWorker) -> None:
+    asked = json.dumps({"worker": "w1", "functions": ["thumbnail"]})
+    head = f"POST /v1/groups/go:poll HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json"
+    await call(client, "d1")
+    reader, writer = await asyncio.open_connection(HOST, worker.port)
+    writer.write(f"{head}\r\nContent-Length: {len(asked)}\r\n\r\n{asked}".encode())
+    answer = await reader.read(1 << 16)
+    writer.write_eof()
+    await asyncio.sleep(0.05)  # its end is there before its reset
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.close()
+    assert await worker.poll(wait=0.3) is None
+    await worker.done("complete", lease=json.loads(answer.partition(b"\r\n\r\n")[2])["lease"])
 
 
 async def test_another_gateway_goes_on_with_the_leases_of_one_that_was_killed(

@@ -93,7 +93,7 @@ class Groups:
             await asyncio.wait((polling, served.running), return_when=asyncio.FIRST_COMPLETED)
             if polling.done():
                 leased = polling.result()
-            else:
+            elif not self._is_closing:
                 served.running.result()  # why it could not serve
             return leased
         finally:
@@ -259,11 +259,16 @@ class Groups:
             one.worker.stop()
         if self._noted:
             self._begin_task(self._forget(self._noted))
-        running, tasks = [one.running for one in served], tuple(self._tasks)
-        if running or tasks:
-            _, late = await asyncio.wait((*running, *tasks), timeout=LEAVE_S)
-            for one in served if late else ():
-                one.worker.abort()
-            for task in late.intersection(tasks):
-                task.cancel()
-        await asyncio.gather(*running, *tasks, return_exceptions=True)
+        give_up_at = time.monotonic() + LEAVE_S
+        running = [one.running for one in served]
+        while left := [one for one in (*running, *self._tasks) if not one.done()]:  # polls that end may release leases
+            wait_s = give_up_at - time.monotonic()
+            if wait_s <= 0:
+                break
+            await asyncio.wait(left, timeout=wait_s)
+        for one in served if left else ():
+            one.worker.abort()
+        await asyncio.gather(*running, return_exceptions=True)
+        for task in (tasks := tuple(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
