@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -35,6 +36,7 @@ AIM_EARLY_S = 0.001  # epoll wakes up to 1 ms late, and the call takes a while; 
 LOOK_AGAIN_S = 60.0  # if nothing is known to be due; wake-ups are hints, and a hint may be lost
 RECKON_S = 1.0  # a longer wait is computed again: the server's clock may have been changed
 AGAIN_S = 1.0  # after an error
+SAID_S = 60.0  # between two log lines about one address
 RETAIN_S = 60.0  # between two looks for what has settled long ago
 RETAINED_MAX = 100  # looked at by one call
 
@@ -145,6 +147,8 @@ class _Loop:
         self._has_hint_for_singles = False
         self._last: bytes | None = None
         """The last entry of the stream of hints that was read."""
+        self._said_at: dict[str, float] = {}
+        """When it was last logged what is wrong with an address; by the monotonic clock in s."""
 
     def wake(self) -> None:
         self._hint.set()
@@ -177,10 +181,7 @@ class _Loop:
         takes = [resonate.take(self._keys, [one.address for one in part], limit=TAKEN_MAX) for part in parts]
         if not self._delivery.is_of_own_time:
             self._next_due_ms = None
-            is_full, problem = _hand_out(parts, await self._store.ask(takes))
-            if problem:
-                raise problem
-            return is_full
+            return self._hand_out(parts, await self._store.ask(takes))
         ticking = resonate_requests.tick(self._store.keyspaces, self._keys, limit=DUE_MAX)
         ticks = next(ticking)
         answers = await self._store.ask([*ticks, *takes])  # in one round trip: what is due is taken at once
@@ -189,15 +190,37 @@ class _Loop:
         if has_singles:
             rest = SINGLES_REST * (received - began) if len(parts) > 1 else 0
             self._singles_at = (received + rest) / 1e6
-        is_full, problem = _hand_out(parts, answers[len(ticks) :])
+        is_full = self._hand_out(parts, answers[len(ticks) :])
         ticked = await self._store.run(_going_on(ticking, answers[: len(ticks)]))
         for undone in ticked.problems:
             logger.warning("not everything that is due was done: %s", undone)
         self._clock.observe(ticked.server_us, began, received)
         self._next_due_ms = ticked.next_due_ms
-        if problem:
-            raise problem
         return is_full or ticked.due >= DUE_MAX
+
+    def _hand_out(self, parts: Sequence[Sequence[Mailbox]], answers: Sequence[Any]) -> bool:
+        """Put what was taken for some mailboxes into them; returns whether there may be more."""
+        is_full, failure = False, None
+        for part, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, DurasleepError):
+                failure = answer  # what was taken for the others is theirs
+                continue
+            for mailbox, messages in zip(part, answer, strict=True):
+                if messages.problem:
+                    self._say(mailbox.address, messages.problem)
+                if messages:
+                    mailbox.deliver(messages)
+                    is_full = is_full or len(messages) >= TAKEN_MAX
+        if failure is not None:
+            raise failure
+        return is_full
+
+    def _say(self, address: str, problem: str) -> None:
+        """Log what is wrong with an address, which is no outage: all others are served."""
+        now = time.monotonic()
+        if now - self._said_at.get(address, -SAID_S) >= SAID_S:
+            self._said_at = {one: at for one, at in self._said_at.items() if now - at < SAID_S} | {address: now}
+            logger.error("the messages for %s cannot be read: %s", address, problem)
 
     async def _wait(self) -> None:
         """Wait for the next due time; a hint ends it, and a change of the clock moves it."""
@@ -259,19 +282,3 @@ def _going_on(plan: Plan[T], answers: list[Any]) -> Plan[T]:
             calls = plan.send((yield calls))
     except StopIteration as end:
         return end.value
-
-
-def _hand_out(parts: Sequence[Sequence[Mailbox]], answers: Sequence[Any]) -> tuple[bool, DurasleepError | None]:
-    """Put what was taken for some mailboxes into them; returns whether there may be more, and a problem of some."""
-    is_full, problem = False, None
-    for part, answer in zip(parts, answers, strict=True):
-        if isinstance(answer, DurasleepError):
-            problem = answer  # what was taken for the others is theirs
-            continue
-        for mailbox, messages in zip(part, answer, strict=True):
-            if messages.problem:
-                problem = StoreError(f"the messages for {mailbox.address} cannot be read: {messages.problem}")
-            if messages:
-                mailbox.deliver(messages)
-                is_full = is_full or len(messages) >= TAKEN_MAX
-    return is_full, problem

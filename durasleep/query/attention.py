@@ -32,7 +32,8 @@ LOOKED_MAX = 1_000  # members of one set: beyond it people need no better count
 _DEFERRED_MS = 60_000  # an execution without a worker is offered again within `Settings.defer_s_max`
 _OVERDUE_MS = 10_000  # a due timer settles within a second, or within three if its firer has just died
 _UNTAKEN_MS = 60_000  # a message that somebody polls for is taken at once
-_LEFT_MS = 6_000  # what a gateway takes it carries, or it is taken again after 5 s; later if it could not be read
+_LEFT_MS = 6_000  # what a gateway takes it carries, or it is taken again after 5 s
+_UNREAD_MS = 70_000  # or up to a minute later if its codec cannot read it; what is damaged, an hour later
 _NEAR_FULL = 0.8  # of a bound
 _GONE_MS = 10_000  # the work of a dead worker has been taken over by then
 
@@ -347,9 +348,7 @@ def untaken(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     until = b"%d" % (now_ms - _UNTAKEN_MS)
     ask = [sorted_sets.count_between(f"{keys.resonate}queue:{name}", b"-inf", until) for (name, _), keys in queues]
     counts: list[Any] = (yield ask) if ask else []
-    left = b"%d" % (now_ms + _LEFT_MS)
-    ours = [f"{keys.resonate}queue:{name}" for (name, _), keys in queues if name == resonate.OURS]
-    unread: list[Any] = (yield [sorted_sets.count_between(key, left, b"+inf") for key in ours]) if ours else []
+    unread, damaged = yield from _put_off([keys for (name, _), keys in queues if name == resonate.OURS], now_ms)
     waiting: dict[str, int] = {}
     for ((name, _), _), count in zip(queues, counts, strict=True):
         if _is_known(count) and count:
@@ -363,13 +362,26 @@ def untaken(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
             text = f"{_count(count, 'task has', 'tasks have')} waited for a worker at {name} for more than a minute"
             advice = "start such a worker, or more of them, or a gateway for them: durasleep serve"
         said.append(Diagnosis(Level.WARNING, "other languages", text, advice))
-    if count := sum(one for one in unread if _is_known(one)):
-        text = f"{_count(count, 'call', 'calls')} to or from another language: no gateway can read the values"
+    if unread:
+        text = f"{_count(unread, 'call', 'calls')} to or from another language: no gateway can read the values"
         said.append(Diagnosis(Level.WARNING, "other languages", text, "durasleep serve MODULE, with the application"))
+    if damaged:
+        text = f"{_count(damaged, 'call has', 'calls have')} to tell something, but the data are damaged"
+        said.append(Diagnosis(Level.WARNING, "other languages", text, "durasleep fsck"))
     if not found.is_all or len(every) > LOOKED_MAX or len(waiting) > NAMED_MAX:
         text = "more addresses have messages than are named here, or there are too many keys to see all"
         said.append(Diagnosis(Level.WARNING, "other languages", text))
     return said
+
+
+def _put_off(partitions: Sequence[Keyspace], now_ms: int) -> Plan[tuple[int, int]]:
+    """How many messages for a gateway were put off because it cannot read their values, or the promises themselves."""
+    left, unread = b"%d" % (now_ms + _LEFT_MS), b"%d" % (now_ms + _UNREAD_MS)
+    queues = [f"{keys.resonate}queue:{resonate.OURS}" for keys in partitions]
+    ask = [sorted_sets.count_between(key, *span) for key in queues for span in ((left, unread), (unread, b"+inf"))]
+    counts: list[Any] = (yield ask) if ask else []
+    known = [count if _is_known(count) else 0 for count in counts]
+    return sum(known[::2]), sum(known[1::2])
 
 
 _FACTS: tuple[Fact, ...] = (

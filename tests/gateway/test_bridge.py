@@ -478,7 +478,10 @@ async def test_an_ending_waits_for_a_gateway_that_can_read_it(
         await store.call(resonate.look_later(store.keyspaces[0], "r", 60_000))  # as after a minute
         said = [one.text for one in await app.diagnose() if one.subject == "other languages"]
         assert said == ["1 call to or from another language: no gateway can read the values"]
-        await store.call(resonate.look_later(store.keyspaces[0], "r", -120_000))
+        await store.call(resonate.look_later(store.keyspaces[0], "r", 3_600_000))  # as if it were damaged
+        said = [one.text for one in await app.diagnose() if one.subject == "other languages"]
+        assert said == ["1 call has to tell something, but the data are damaged"]
+        await store.call(resonate.look_later(store.keyspaces[0], "r", -3_720_000))
         async with serving(app) as served:
             promise = await settled(served, "r")
             assert (promise["state"], read(promise["value"])) == ("resolved", 8)

@@ -127,8 +127,14 @@ async def test_an_address_that_is_damaged_stops_no_other(
     polls = [await Poll.open(gateway.port, group, "p1") for group in ("broken", "raw")]
     await create(gateway.url, "a")
     assert (await polls[1].message())["data"]["task"]["id"] == "a"
-    for what in ("the timer tx fails: WRONGTYPE", "the messages for poll://any@broken cannot be read: WRONGTYPE"):
+    damaged = "the messages for poll://any@broken cannot be read: WRONGTYPE"
+    for what in ("the timer tx fails: WRONGTYPE", damaged):
         await eventually(lambda what=what: what in caplog.text, what)
+    for id in ("b", "c"):
+        await create(gateway.url, id)
+        assert (await polls[1].message())["data"]["task"]["id"] == id
+    assert caplog.text.count(damaged) == 1, "it is said once a minute"
+    assert "this gateway waits" not in caplog.text, "it is no outage of Redis"
 
 
 async def test_several_gateways_need_not_agree(gateway: Served, one_server: Server, namespace: str) -> None:
