@@ -27,7 +27,7 @@ async function ask(verb, body) {
     try {
       const answer = await fetch(`${gateway}/v1/groups/${group}:${verb}`, request);
       const text = await answer.text();
-      if (answer.status < 500) return { status: answer.status, text };
+      if (answer.status < 500 && ![408, 429].includes(answer.status)) return { status: answer.status, text };
       console.error(text);
     } catch (error) {
       console.error(error.cause?.message ?? error.message);
@@ -48,7 +48,7 @@ async function run({ function: name, args, kwargs, lease }) {
   try {
     const value = await functions[name](args, kwargs, stop.signal);
     const { status, text } = await ask("complete", { lease, value });
-    if (status >= 400 && status !== 409) // such as 413 for a value that is too large: it would be so again
+    if ([400, 413, 422].includes(status)) // the value is too deep or too large, or cannot be kept: it would be so again
       await ask("fail", { lease, error: { message: text }, retryable: false });
   } catch (error) {
     const said = { type: error?.name, message: String(error?.message ?? error), traceback: error?.stack };

@@ -93,7 +93,7 @@ class Groups:
             await asyncio.wait((polling, served.running), return_when=asyncio.FIRST_COMPLETED)
             if polling.done():
                 leased = polling.result()
-            else:
+            elif not self._is_closing:
                 served.running.result()  # why it could not serve
             return leased
         finally:
