@@ -207,7 +207,7 @@ class _Loop:
                 continue
             for mailbox, messages in zip(part, answer, strict=True):
                 if messages.problem:
-                    self._log(mailbox.address, messages.problem)
+                    self._note_problem(mailbox.address, messages.problem)
                 if messages:
                     mailbox.deliver(messages)
                     is_full = is_full or len(messages) >= TAKEN_MAX
@@ -215,7 +215,7 @@ class _Loop:
             raise failure
         return is_full
 
-    def _log(self, address: str, problem: str) -> None:
+    def _note_problem(self, address: str, problem: str) -> None:
         """Log what is wrong with an address, which is no outage: all others are served."""
         now = time.monotonic()
         if now - self._said_at.get(address, -SAID_S) >= SAID_S:

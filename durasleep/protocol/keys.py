@@ -189,7 +189,7 @@ R = {
     "resumes": "r",  # how many promises have settled since it was acquired
     "children": "n",  # of a root: how many promises below it are pending
     "counted": "o",  # it is or was one of these: 1, or the id of the root if that is not the beginning of its own
-    "readers": "b",  # tasks of other roots that have made it or wait for it, as waiters, each followed by a NUL
+    "readers": "b",  # tasks of other roots that have made it or waited for it, as waiters, each followed by a NUL
     "heard": "h",  # while it is acquired: promises elsewhere that have settled, each followed by a NUL; "+" for many
     "awaits": "a",  # when it was suspended last: one of those it waits for, a NUL for its own id at the beginning
     "cursor": "y",  # how far the removal of its branch has come
@@ -245,7 +245,7 @@ LIMIT = {
     "full_value_bytes_max": 65_536,  # of the value with which an execution may end then
     "call_bytes_max": 4 << 20,  # moved by one script call, beside its own arguments: a few milliseconds of Redis
     "waiters_bytes_max": 512,  # of the field that names the waiters; if there are more, they are in a set
-    "readers_bytes_max": 2048,  # of the field that names the tasks of other roots: at least one id
+    "readers_bytes_max": 2048,  # of the field that names the tasks of other roots; if there are more, they are in a set
     "promise_waiters_max": 100_000,  # executions and inboxes that wait for one promise; they take some 8 MB then
     "inbox_entries_max": 1000,
     "inbox_value_bytes_max": 16_384,  # the client reads larger results itself

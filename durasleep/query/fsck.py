@@ -96,21 +96,23 @@ def fsck(keyspaces: Keyspaces, *, repair: bool = False) -> Plan[Report]:
         while True:
             [page] = yield [server.scan(keyspaces.pattern("*"), cursor, count=PAGE).at(keys.slot)]
             cursor, names = unwrap(page)
-            yield from _check(_things(keyspaces, names, queues, limits, addresses, report), report, repair)
+            yield from _check(keyspaces, _things(keyspaces, names, queues, limits, addresses, report), report, repair)
             if cursor == b"0":
                 break
     for keys in keyspaces:
         sets = (("timer", keys.timers), ("halted", keys.halted), ("closing", keys.closing), ("member", keys.workers))
         for kind, key in sets:
-            yield from _check_members(keys, kind, key.encode(), report, repair)
-    yield from _check([(keys, "limit", name, b"") for keys, name in limits], report, repair)
+            yield from _check_members(keyspaces, keys, kind, key.encode(), report, repair)
+    yield from _check(keyspaces, [(keys, "limit", name, b"") for keys, name in limits], report, repair)
     for keys, queue in queues:
-        yield from _check_queue(keys, queue, report, repair)
+        yield from _check_queue(keyspaces, keys, queue, report, repair)
     for keys in keyspaces:
         for kind, name in _MEMBERS_OF_OTHERS.items():
-            yield from _check_members(keys, f"{_OTHERS}{kind}", f"{keys.resonate}{name}".encode(), report, repair)
+            yield from _check_members(
+                keyspaces, keys, f"{_OTHERS}{kind}", f"{keys.resonate}{name}".encode(), report, repair
+            )
     for keys, address in addresses:
-        yield from _check_address(keys, address, report, repair)
+        yield from _check_address(keyspaces, keys, address, report, repair)
     return report
 
 
@@ -160,7 +162,7 @@ def _things_of_others(
     """The thing behind a key of Resonate's protocol. Queues are collected for later."""
     kind, _, subject = rest.partition(b":")
     match to_text(kind):
-        case ("promise" | "schedule" | "waiters" | "branch") as known if subject:
+        case ("promise" | "schedule" | "waiters" | "readers" | "branch") as known if subject:
             yield keys, f"{_OTHERS}{known}", subject, b""
         case "queue" if subject:
             addresses[keys, subject] = None
@@ -172,7 +174,7 @@ def _things_of_others(
             report.add(_by_hand("unknown", to_text(name), "is not a key of durasleep: find out who wrote it"))
 
 
-def _check(things: Iterable[_Thing], report: Report, repair: bool) -> Plan[None]:
+def _check(keyspaces: Keyspaces, things: Iterable[_Thing], report: Report, repair: bool) -> Plan[None]:
     """Check some things; those with several pages until their end."""
     left = list(things)
     report.checked.update(kind for _, kind, _, _ in left)
@@ -187,8 +189,17 @@ def _check(things: Iterable[_Thing], report: Report, repair: bool) -> Plan[None]
             for finding in checked.findings:
                 report.add(finding)
             if checked.at:
-                again.append((keys, kind, name, checked.at))
+                again.append(_next_of(keyspaces, (keys, kind, name, checked.at)))
         left = again
+
+
+def _next_of(keyspaces: Keyspaces, thing: _Thing) -> _Thing:
+    """Where to go on. A promise of Resonate's protocol may depend on another one, perhaps in another partition."""
+    _, kind, name, at = thing
+    if kind != f"{_OTHERS}promise":
+        return thing
+    word, version, other = at.split(b"\0", 2)
+    return resonate.keys_of(keyspaces, to_text(other)), kind, other, b"\0".join((word, version, name))
 
 
 def _item(thing: _Thing, repair: bool) -> Call:
@@ -209,14 +220,21 @@ def _parse(answer: list[bytes]) -> _Checked:
     return _Checked(at, findings)
 
 
-def _check_address(keys: Keyspace, address: bytes, report: Report, repair: bool) -> Plan[None]:
+def _check_address(keyspaces: Keyspaces, keys: Keyspace, address: bytes, report: Report, repair: bool) -> Plan[None]:
     """The queue of an address: whether each of its members is to be sent there."""
     key = f"{keys.resonate}queue:".encode() + address
-    yield from _check_members(keys, f"{_OTHERS}queue", key, report, repair, of=address)
+    yield from _check_members(keyspaces, keys, f"{_OTHERS}queue", key, report, repair, of=address)
 
 
 def _check_members(
-    keys: Keyspace, kind: str, key: bytes, report: Report, repair: bool, *, of: bytes | None = None
+    keyspaces: Keyspaces,
+    keys: Keyspace,
+    kind: str,
+    key: bytes,
+    report: Report,
+    repair: bool,
+    *,
+    of: bytes | None = None,
 ) -> Plan[None]:
     cursor = b"0"
     while True:
@@ -226,12 +244,12 @@ def _check_members(
             return
         cursor, members = page
         things = [(keys, kind, member, b"") if of is None else (keys, kind, of, member) for member in members]
-        yield from _check(things, report, repair)
+        yield from _check(keyspaces, things, report, repair)
         if cursor == b"0":
             return
 
 
-def _check_queue(keys: Keyspace, queue: bytes, report: Report, repair: bool) -> Plan[None]:
+def _check_queue(keyspaces: Keyspaces, keys: Keyspace, queue: bytes, report: Report, repair: bool) -> Plan[None]:
     stream, after = keys.queue(to_text(queue)).encode(), b""
     while True:
         [rows] = yield [streams.list_entries(stream, after=after, count=PAGE)]
@@ -239,7 +257,7 @@ def _check_queue(keys: Keyspace, queue: bytes, report: Report, repair: bool) -> 
             report.add(_by_hand("corrupt", to_text(stream), f"cannot be read: {rows}"))
             return
         entries = [entry for entry, _ in rows]
-        yield from _check([(keys, "entry", queue, entry) for entry in entries], report, repair)
+        yield from _check(keyspaces, [(keys, "entry", queue, entry) for entry in entries], report, repair)
         if len(rows) < PAGE:
             return
         after = entries[-1]

@@ -177,7 +177,7 @@ STEPS: dict[Program, str] = {
 
 
 async def run(program: Program, server: Server, namespace: str, nursery: Nursery, assassin: Assassin) -> None:
-    """The program, with a gateway that is killed, and then another one."""
+    """The program, with a gateway that is killed, and then another one. A step may come less often than otherwise."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         other = await enter(Durasleep(server.url, namespace=namespace))
@@ -192,12 +192,17 @@ async def run(program: Program, server: Server, namespace: str, nursery: Nursery
         [serving_it] = worker._servings  # pyright: ignore[reportPrivateUsage]
         serving_it.firer.set_rank(1)
         serving_it.firer.set_rank = lambda _: None  # pyright: ignore[reportAttributeAccessIssue]
-        running = asyncio.create_task(program(app, raw, NAME))
-        if assassin.step:
-            await asyncio.wait_for(assassin.has_killed.wait(), PATIENCE_S)
+
+        async def run_program() -> None:
+            await program(app, raw, NAME)
+            await eventually(raw.is_carried, "everything to be carried")
+
+        running = asyncio.create_task(run_program())
+        killing = asyncio.create_task(assassin.has_killed.wait())
+        await asyncio.wait({running, killing}, return_when=asyncio.FIRST_COMPLETED)
+        if not killing.cancel():
             await enter(serving(other, bridge=["ts"]))
         await running
-        await eventually(raw.is_carried, "everything to be carried")
 
 
 @pytest.fixture(scope="module")
@@ -219,15 +224,23 @@ async def test_wherever_a_gateway_is_killed_another_one_goes_on(
     one_server: Server, namespace: str, nursery: Nursery
 ) -> None:
     at_a_time = asyncio.Semaphore(AT_A_TIME)
+    chosen_points = [(program, point) for program in STEPS for point in points(program)]
+    survived: list[tuple[str, str, int]] = []
 
-    async def one(number: int, program: Program, assassin: Assassin) -> None:
+    async def one(number: int, program: Program, step: str, nth: int, *, after: bool) -> None:
+        assassin = Assassin(step, nth, after=after)
         async with at_a_time:
             await run(program, one_server, f"{namespace}-{number}", nursery, assassin)
+        if not assassin.has_killed.is_set():
+            survived.append((program.__name__, step, nth))
 
     async with asyncio.TaskGroup() as group:
-        for number, (program, (step, nth, after)) in enumerate((each, at) for each in STEPS for at in points(each)):
-            work = one(number, program, Assassin(step, nth, after=after))
+        for number, (program, (step, nth, after)) in enumerate(chosen_points):
+            work = one(number, program, step, nth, after=after)
             group.create_task(work, name=f"{program.__name__} {step} {nth} {after}")
+    # Two suspensions, or two answers, may become one. The first of each kind always comes.
+    assert all(nth for _, _, nth in survived), survived
+    assert len(survived) <= len(chosen_points) // 5, survived
 
 
 async def test_these_are_all_steps(one_server: Server, namespace: str, nursery: Nursery) -> None:

@@ -172,6 +172,21 @@ async def test_what_was_begun_is_finished_while_redis_is_full(own_server: DevSer
             assert (await rpc(served.url, "promise.create", id="b", timeoutAt=FAR_MS, tags={}))[0] == 200
 
 
+async def test_a_worker_keeps_its_lease_and_ends_its_task_while_redis_is_full(own_server: DevServer) -> None:
+    async with Durasleep(own_server.url) as client, serving(client) as served:
+        worker = HttpWorker(served.port)
+        await client.rpc("t1", "thumbnail", target="go")
+        lease = (await worker.poll())["lease"]
+        with closing(cast("Any", redis.Redis).from_url(own_server.url)) as admin:
+            admin.config_set("maxmemory", 1)
+            began = time.monotonic()
+            assert (await worker.ask("heartbeat", lease=lease, progress={"done": 1, "total": 2})).status == 200
+            assert (await worker.ask("heartbeat", lease=lease, checkpoint=1)).status == 503
+            assert (await worker.ask("complete", lease=lease, value=1)).status == 200
+            assert time.monotonic() - began < 9, "each of them would wait for ten seconds"
+            admin.config_set("maxmemory", 0)
+
+
 async def test_no_time_of_a_schedule_is_lost_while_redis_is_full(own_server: DevServer) -> None:
     async with Durasleep(own_server.url) as client, serving(client, debug=True) as served:
         await rpc(served.url, "debug.start")

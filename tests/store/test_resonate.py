@@ -415,19 +415,36 @@ async def test_a_child_with_an_id_of_its_own_is_kept_as_long_as_a_task_may_make_
     assert await keys_left(sdk) == []
 
 
-async def test_of_many_tasks_that_wait_for_a_signal_the_latest_keep_it(sdk: Sdk) -> None:
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_each_of_many_tasks_that_have_waited_for_a_signal_keeps_it(driver: Driver, partitions: int) -> None:
+    """Also one that came when it had settled already."""
+    sdk = Sdk(driver, partitions)
     await sdk.ok("promise.create", **creating("signal", {"resonate:external": "true"}))
-    tasks = [f"{number}{'x' * 1000}" for number in range(3)]
+    tasks = [f"{number}{'x' * 100}" for number in range(60)]
     for id in tasks:
         await sdk.ok("promise.create", **creating(id, TARGET, NOW + 100 * DAY))
+    for id in tasks[:50]:
         await sdk.ok("promise.register_callback", awaited="signal", awaiter=id)
-    for id in ("signal", tasks[0], tasks[1]):
+    for id in ("signal", *tasks[1:50]):
         await sdk.ok("promise.settle", id=id, state="resolved", value={})
-    assert (await sdk.retain(WEEK + DAY), await sdk.state("signal")) == (2, "resolved")
-    kept = await sdk.driver.redis.hstrlen(f"{sdk.keyspaces[0].resonate}promise:signal", R["readers"])
-    assert 0 < kept <= LIMIT["readers_bytes_max"]
-    await sdk.ok("promise.settle", id=tasks[2], state="resolved", value={})
-    assert await sdk.retain(WEEK + DAY) == 2
+    for id in tasks[50:]:
+        await sdk.ok("promise.register_callback", awaited="signal", awaiter=id)
+    assert sum([await sdk.retain(WEEK + DAY), *[await sdk.retain(1) for _ in range(20)]]) == 49
+    for id in tasks[50:]:
+        assert await sdk.state("signal") == "resolved"
+        await sdk.ok("promise.settle", id=id, state="resolved", value={})
+    assert (sum([await sdk.retain(WEEK + DAY) for _ in range(3)]), await sdk.state("signal")) == (10, "resolved")
+    await sdk.ok("promise.settle", id=tasks[0], state="resolved", value={})
+    assert sum([await sdk.retain(WEEK + DAY) for _ in range(9)]) == 2
+    assert await keys_left(sdk) == []
+
+
+async def test_a_task_that_finds_what_it_awaits_settled_keeps_it(sdk: Sdk) -> None:
+    await sdk.ok("promise.create", **creating("signal", {"resonate:external": "true"}))
+    await sdk.ok("promise.settle", id="signal", state="resolved", value={})
+    await sdk.start("a")
+    assert (await sdk.ask("task.suspend", id="a", version=1, actions=waiting("a", "signal")))[0] == 300
+    assert (await sdk.retain(WEEK + DAY), await sdk.state("signal")) == (0, "resolved")
 
 
 async def test_a_long_branch_is_removed_in_parts(real_sdk: Sdk) -> None:
@@ -737,3 +754,72 @@ async def test_fsck_finds_and_repairs_what_would_sleep_for_ever(sdk: Sdk) -> Non
     await sdk.ok("promise.create", **creating("+b", TARGET))
     await sdk.ok("task.suspend", id="a:1", version=1, actions=waiting("a:1", "+b"))
     assert (await sdk.driver.store.run(fsck.fsck(sdk.keyspaces))).findings == []
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_fsck_finds_a_task_that_nothing_of_another_root_wakes(driver: Driver, partitions: int) -> None:
+    sdk, other = Sdk(driver, partitions), elsewhere("a")
+    await sdk.start("a")
+    await sdk.ok("promise.create", **creating(other, {"resonate:external": "true"}))
+    await sdk.ok("task.suspend", id="a", version=1, actions=waiting("a", other))
+    assert (await driver.store.run(fsck.fsck(sdk.keyspaces))).findings == []
+    key = f"{resonate.keys_of(sdk.keyspaces, other).resonate}promise:{other}"
+    for damage in ("hdel", "delete"):
+        await (driver.redis.hdel(key, R["waiters"]) if damage == "hdel" else driver.redis.delete(key))
+        found = (await driver.store.run(fsck.fsck(sdk.keyspaces, repair=True))).findings
+        assert ("stuck", "a", True) in {(one.kind, one.id, one.repaired) for one in found}
+        assert await sdk.task("a") == "pending"
+        if damage == "hdel":
+            await sdk.ok("task.acquire", id="a", version=1, pid="p", ttl=60_000)
+            await sdk.ok("task.suspend", id="a", version=2, actions=waiting("a", other))
+    assert (await driver.store.run(fsck.fsck(sdk.keyspaces))).findings == []
+
+
+async def test_a_queue_and_an_inbox_of_another_type_stop_nothing_else(sdk: Sdk) -> None:
+    own, redis = sdk.keyspaces[0].resonate, sdk.driver.redis
+    await sdk.ok(
+        "promise.create", **creating("lost", {"resonate:target": "poll://any@odd", "resonate:delay": str(NOW + 1)})
+    )
+    await sdk.ok("promise.create", **creating("late", {**TARGET, "resonate:delay": str(NOW + 2)}))
+    await sdk.ok("promise.create", **creating("wake", {"resonate:external": "true"}, NOW + 1000))
+    await sdk.start("a")
+    await sdk.ok("task.suspend", id="a", version=1, actions=waiting("a", "wake"))
+    await sdk.ok("promise.register_listener", awaited="wake", address="poll://uni@odd/p")
+    for key in ("queue:poll://any@odd", "inbox:poll://uni@odd/p"):
+        await redis.set(f"{own}{key}", "x")
+    problems = (await sdk.tick(1000)).problems
+    assert [one.split(" fails: ")[0] for one in problems] == ["the timer tlost"]
+    assert (await sdk.state("wake"), await sdk.task("a")) == ("rejected_timedout", "pending")
+    assert {one["data"]["task"]["id"] for one in await sdk.take(GROUP)} == {"late", "a"}
+    for key in ("queue:poll://any@odd", "inbox:poll://uni@odd/p"):
+        await redis.delete(f"{own}{key}")
+
+
+async def test_a_damaged_promise_of_durasleep_does_not_lose_what_was_taken_with_it(sdk: Sdk) -> None:
+    own, redis = sdk.keyspaces[0].resonate, sdk.driver.redis
+    await sdk.ok("promise.create", **creating("mine", {"resonate:target": "durasleep://w"}))
+    await sdk.ok("promise.create", **creating("theirs", TARGET))
+    await redis.delete(f"{own}promise:mine")
+    await redis.set(f"{own}promise:mine", "x")
+    group, ours = await sdk.driver.store.call(resonate.take(sdk.keyspaces[0], [GROUP, resonate.OURS], now_ms=sdk.now))
+    assert (len(group), len(ours), ours.problem[:4]) == (1, 0, "mine")
+    assert await redis.zscore(f"{own}timers", "ttheirs") == sdk.now + 30_000, "it is sent again if the message is lost"
+    await redis.delete(f"{own}promise:mine")
+    await sdk.driver.store.run(fsck.fsck(sdk.keyspaces, repair=True))
+
+
+async def test_a_damaged_root_does_not_keep_its_promises_from_ending(sdk: Sdk) -> None:
+    await sdk.ok("promise.create", **creating("root", TARGET))
+    await sdk.ok("promise.create", **creating("root:1", {"resonate:external": "true"}, NOW + 1000))
+    await sdk.start("a")
+    await sdk.ok("task.suspend", id="a", version=1, actions=waiting("a", "root:1"))
+    key = f"{sdk.keyspaces[0].resonate}promise:root"
+    await sdk.driver.redis.delete(key)
+    await sdk.driver.redis.set(key, "x")
+    await sdk.ok("promise.create", **creating("root:2", {"resonate:external": "true"}))
+    await sdk.tick(1000)
+    assert (await sdk.state("root:1"), await sdk.task("a")) == ("rejected_timedout", "pending")
+    report = await sdk.driver.store.run(fsck.fsck(sdk.keyspaces))
+    assert {one.id for one in report.findings if one.kind == "corrupt"} == {"root"}
+    await sdk.driver.redis.delete(key)
+    await sdk.driver.store.run(fsck.fsck(sdk.keyspaces, repair=True))

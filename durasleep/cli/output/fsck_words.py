@@ -65,6 +65,7 @@ CHECKED = {
     "r:settled": ("promise of theirs that will expire", "promises of theirs that will expire"),
     "r:schedule": ("schedule of theirs", "schedules of theirs"),
     "r:waiters": ("set of their waiters", "sets of their waiters"),
+    "r:readers": ("set of tasks that may need one", "sets of tasks that may need one"),
     "r:branch": ("branch of theirs", "branches of theirs"),
     "expiring": ("key that expires", "keys that expire"),
     "key": ("other key", "other keys"),

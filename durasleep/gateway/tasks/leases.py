@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import logging
 import random
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -14,7 +16,15 @@ from durasleep import humanize
 from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
 from durasleep.codec.published import StepProgress, encode_attempt
-from durasleep.errors import DurasleepError, Fenced, NotAllowed, PayloadTooLarge, RemoteError, UsageError
+from durasleep.errors import (
+    DurasleepError,
+    Fenced,
+    NotAllowed,
+    PayloadTooLarge,
+    RemoteError,
+    StoreUnavailable,
+    UsageError,
+)
 from durasleep.model import (
     CANCEL,
     Checkpoint,
@@ -43,6 +53,8 @@ logger = logging.getLogger("durasleep")
 
 _FIRST = "1"
 """By this number the checkpoint of a task is named: that of its first attempt."""
+KEEP_S = 1.0
+"""How long a heartbeat waits until what an attempt says of itself is kept. Its lease has been extended before."""
 TOKEN_CHARACTERS_MAX = 65_536
 """Enough for a policy with as many names of errors as there may be, each as long as it may be."""
 
@@ -182,7 +194,8 @@ class Leases:
 
         A later ``checkpoint`` replaces an earlier one; so do the values and the progress that are ``published``.
         PayloadTooLarge for more than 32 KiB of a checkpoint, or 4 KiB of published values; that is not kept then,
-        but the lease is extended.
+        but the lease is extended. If Redis is full, what is published is left out, and a checkpoint is a
+        StoreUnavailable, both after a second: waiting for longer would cost the lease.
         """
         keys, lease = self._keys(token), token.lease
         lent = await self._store.call(
@@ -203,14 +216,23 @@ class Leases:
                 raise PayloadTooLarge(
                     f"the checkpoint: {len(checkpoint)} bytes are over the cap of {CHECKPOINT_BYTES_MAX}"
                 )
-            await self._store.call(commit.note(keys, token.consumer, lease, number, _FIRST, checkpoint))
+            try:
+                async with asyncio.timeout(KEEP_S):
+                    await self._store.call(commit.note(keys, token.consumer, lease, number, _FIRST, checkpoint))
+            except TimeoutError:
+                raise StoreUnavailable("the lease is extended, but Redis does not keep the checkpoint now") from None
         if published is not None or progress is not None:
             payload = encode_attempt(self._codec, published or {}, progress, f"task {token.function}")
-            if versions.CHANNELS not in self._store.partitions.features:
-                await self._store.run(declaring.require(self._store.keyspaces, versions.CHANNELS))
-                self._store.partitions.features.add(versions.CHANNELS)
-            await self._store.call(commit.publish(keys, token.consumer, lease, number, "", payload))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KEEP_S):
+                    await self._publish(token, number, payload)
         return lent
+
+    async def _publish(self, token: Token, number: str, payload: bytes) -> None:
+        if versions.CHANNELS not in self._store.partitions.features:
+            await self._store.run(declaring.require(self._store.keyspaces, versions.CHANNELS))
+            self._store.partitions.features.add(versions.CHANNELS)
+        await self._store.call(commit.publish(self._keys(token), token.consumer, token.lease, number, "", payload))
 
     async def complete(self, token: Token, value: object) -> State:
         """End an execution with a value; Fenced if the lease is lost, NotSerializable or PayloadTooLarge for a value

@@ -13,9 +13,9 @@ for _, stream in ipairs(queue == group and { queue } or { queue, group }) do
     streams[#streams + 1] = queue_prefix .. stream
   end
 end
+redis.call('ZREM', workers, consumer) -- first, for it goes on while Redis is full
 for _, stream in ipairs(streams) do
   redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer)
 end
-redis.call('ZREM', workers, consumer)
 redis.call('DEL', worker_prefix .. consumer)
 return 'gone'

@@ -1,6 +1,9 @@
 -- Checks one thing of Resonate's protocol at this instant; with `repair` it repairs what needs no guess.
--- `what` is promise, timer, queue (member `at` of queue `name`), settled (a member of it), schedule, waiters or branch.
--- Answers as fsck.lua. A branch is checked in pages.
+-- `what` is promise, timer, queue (member `at` of queue `name`), settled (a member of it), schedule, waiters, readers or
+-- branch.
+-- Answers as fsck.lua. A branch is checked in pages, and a promise that may depend on another partition in steps: there
+-- the answer is a word, a version and an id, with a NUL between. The caller gives the id as `name`, and the word, the
+-- version and the former id as `at`.
 -- @include resonate/keys
 local repair = ARGV[1]
 -- @include now
@@ -35,17 +38,40 @@ local function is_queued(record)
   return redis.call('ZSCORE', key, record.id)
 end
 
--- What it waits for is pending, and knows it: else nobody wakes it.
-local function check_awaits(record)
-  local awaits = record[R.awaits]
-  if not awaits then return false end
-  local id = string.sub(awaits, 1, 1) == '\0' and record.id .. string.sub(awaits, 2) or awaits
-  local awaited = store.load(id)
-  if not awaited then return tags.root_of(id) ~= tags.root_of(record.id) end -- it may be in another partition
-  if not store.is_pending(awaited) then return is_armed('r' .. id) end
-  local waiter, field = waiters.short(awaited, 'c' .. record.id), awaited[R.waiters] or ''
-  if field == WORD.many then return redis.call('SISMEMBER', waiters.key(id), waiter) == 1 end
+local function is_waiter(awaited, waiter)
+  local field = awaited[R.waiters] or ''
+  waiter = waiters.short(awaited, waiter)
+  if field == WORD.many then return redis.call('SISMEMBER', waiters.key(awaited.id), waiter) == 1 end
   return string.find('\0' .. field, '\0' .. waiter .. '\0', 1, true)
+end
+
+-- Whether what a task waits for is pending, and knows it, or the task is being told: else nobody wakes it.
+local function will_wake(id, awaiter)
+  if is_armed('r' .. id) or is_armed('x' .. awaiter .. '\0' .. id) then return true end
+  local awaited = store.find(id)
+  if not awaited or not store.is_pending(awaited) then return false end
+  return is_waiter(awaited, 'c' .. awaiter) or is_waiter(awaited, 'x' .. awaiter)
+end
+
+local function find_stuck(record)
+  found('stuck', record.id, 'sleeps, but nothing it waits for wakes it', function()
+    lease.release(record)
+  end)
+end
+
+-- What a task waits for may be in another partition, so the caller goes on there: with the version of the task, and
+-- with an id. If nobody there wakes the task, the caller comes back with that version.
+local steps = {}
+
+function steps.awaited(id, version, awaiter)
+  return will_wake(id, awaiter) and '' or 'stuck\0' .. version .. '\0' .. awaiter
+end
+
+function steps.stuck(id, version)
+  local record = store.load(id)
+  local is_same = record and store.is_pending(record) and record[R.task] == 's'
+  if is_same and (record[R.version] or '0') == version then find_stuck(record) end
+  return ''
 end
 
 local tasks = {}
@@ -70,10 +96,11 @@ function tasks.a(record)
 end
 
 function tasks.s(record)
-  if check_awaits(record) then return end
-  found('stuck', record.id, 'sleeps, but nothing it waits for wakes it', function()
-    lease.release(record)
-  end)
+  local awaits = record[R.awaits]
+  if not awaits then return find_stuck(record) end
+  local id = string.sub(awaits, 1, 1) == '\0' and record.id .. string.sub(awaits, 2) or awaits
+  if tags.root_of(id) ~= tags.root_of(record.id) then return 'awaited\0' .. (record[R.version] or '0') .. '\0' .. id end
+  if not will_wake(id, record.id) then find_stuck(record) end
 end
 
 function tasks.h() end
@@ -83,18 +110,20 @@ function tasks.f(record)
 end
 
 local function check_pending(record)
+  local next_at = ''
   if store.is_by_itself(record) then check_deadline(record) end
   if (record[R.target] ~= nil) ~= (record[R.task] ~= nil) then
     found('corrupt', record.id, 'has a target without a task, or a task without a target')
   elseif record[R.task] then
-    tasks[record[R.task]](record)
+    next_at = tasks[record[R.task]](record) or ''
   end
   local root = retention.root_of(record)
-  if root ~= record.id and not store.load(root) then
+  if root ~= record.id and redis.call('EXISTS', store.key(root)) == 0 then
     found('orphan', record.id, 'is pending, but its root ' .. root .. ' is gone', function()
       store.put(record, R.counted, false)
     end)
   end
+  return next_at
 end
 
 local function check_settled(record)
@@ -119,7 +148,9 @@ local function check_settled(record)
   end
 end
 
-function checks.promise(id)
+function checks.promise(id, at)
+  local step, version, other = string.match(at, '^(%l+)%z(%d+)%z(.*)$')
+  if step then return steps[step](id, version, other) end
   local record = store.load(id)
   if not record and redis.call('EXISTS', store.key(id)) == 0 then return '' end
   local is_ours = record
@@ -128,7 +159,7 @@ function checks.promise(id)
   if not is_ours or not TASKS[record[R.task] or 'p'] or not render.STATE[record[R.state]] then
     found('corrupt', id, 'is not a promise of ours')
   elseif store.is_pending(record) then
-    check_pending(record)
+    return check_pending(record)
   elseif not tonumber(record[R.settled] or '') then
     found('corrupt', id, 'has settled, but nothing says when')
   else
@@ -137,10 +168,16 @@ function checks.promise(id)
   return ''
 end
 
+-- One that cannot be read is named by itself, and not what refers to it.
+local function is_unreadable(id)
+  return not pcall(store.load, id)
+end
+
 -- What a timer is for; nil if there is nothing.
 local function is_needed(what, id)
   if what == 'c' then return redis.call('EXISTS', schedules.key(id)) == 1 end
   if what == 'x' then return string.find(id, '%z') end
+  if is_unreadable(id) then return true end
   local record = store.load(id)
   if what == 'p' then return record and store.is_pending(record) end
   if what == 't' then return record and (record[R.task] == 'p' or record[R.task] == 'a') end
@@ -159,6 +196,7 @@ end
 function checks.queue(address, id)
   local key = own_prefix .. 'queue:' .. address
   if not redis.call('ZSCORE', key, id) then return '' end
+  if is_unreadable(id) then return '' end
   local record = store.load(id)
   local is_fit = record and (queue.is_ours(address) or record[R.task] == 'p')
   if not is_fit then
@@ -171,6 +209,7 @@ end
 
 function checks.settled(id)
   local key = own_prefix .. 'settled'
+  if is_unreadable(id) then return '' end
   local record = store.load(id)
   if redis.call('ZSCORE', key, id) and not (record and not store.is_pending(record)) then
     found('entry', id, 'is to be removed some time, but has not settled', function()
@@ -198,6 +237,16 @@ function checks.waiters(id)
   if redis.call('EXISTS', waiters.key(id)) == 1 and not (record and record[R.waiters] == WORD.many) then
     found('waiters', id, 'has a set of waiters that it does not know', function()
       redis.call('UNLINK', waiters.key(id))
+    end)
+  end
+  return ''
+end
+
+function checks.readers(id)
+  local record = store.find(id)
+  if redis.call('EXISTS', retention.key(id)) == 1 and not (record and record[R.readers] == WORD.many) then
+    found('waiters', id, 'has a set of tasks that it does not know', function()
+      redis.call('UNLINK', retention.key(id))
     end)
   end
   return ''

@@ -1,7 +1,7 @@
 -- Takes messages for some addresses, at most `limit` for each. A message may be lost on its way: whoever does not hear of
 -- a task for a while is told again, and whoever waits for a promise asks for it again.
 -- Answers for each address its messages, each as the preferred process, empty if there is none, and its JSON. A word at
--- the end says what is wrong with an address, if anything is. What is wrong with a promise, `resonate_tick` says.
+-- the end says what is wrong with the address, or with a promise, if anything is.
 -- @include resonate/keys
 local limit, now_ms = unpack(ARGV, 1, 2)
 local RETRY_MS = 30000
@@ -39,7 +39,8 @@ local function take_unblocks(address, messages)
   for _, entry in ipairs(entries) do
     if is_enough() then return end
     redis.call('XDEL', key, entry[1])
-    pcall(add_unblock, messages, entry[2][2], entry[2][4] or '')
+    local is_done, problem = pcall(add_unblock, messages, entry[2][2], entry[2][4] or '')
+    if not is_done then messages.problem = entry[2][2] .. ': ' .. text_of(problem) end
   end
 end
 
@@ -75,10 +76,10 @@ local function take_ours(messages)
   local key = own_prefix .. 'queue:' .. queue.OURS
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now_text, 'LIMIT', 0, limit)) do
     if is_enough() then return end
-    if attempt(add_ours, messages, key, id) then
+    local problem = attempt(add_ours, messages, key, id)
+    if problem then
       redis.call('ZADD', key, int(now + FAILED_MS), id)
-      timer.arm('t' .. id, now)
-      write_changes()
+      messages.problem = id .. ': ' .. problem
     end
   end
 end
@@ -93,8 +94,8 @@ redis.call('ZREM', timers, '') -- it goes on while Redis is full
 local answers = {}
 for i = 3, #ARGV do
   local messages = {}
-  local is_done, problem = pcall(take, ARGV[i], messages)
-  if not is_done then messages[#messages + 1] = text_of(problem) end
+  local problem = attempt(take, ARGV[i], messages) or messages.problem
+  if problem then messages[#messages + 1] = problem end
   answers[#answers + 1] = messages
 end
 at_end()

@@ -1,11 +1,17 @@
 -- @include resonate/at_end
 -- @include text_of
--- Does something for one of many promises. If it fails, nothing of it is written, and the others go on. Answers what is
--- wrong, if anything is.
+local function run_and_write(run, ...)
+  run(...)
+  write_changes()
+end
+
+-- Does something for one of many promises. If it fails, the others go on, and nothing of it is written but what stood
+-- before the write that failed. Answers what is wrong, if anything is.
 local function attempt(run, ...)
-  local is_done, problem = pcall(run, ...)
-  if is_done then return write_changes() end
+  write_changes() -- what was done for others stays
+  local is_done, problem = pcall(run_and_write, run, ...)
+  if is_done then return end
   store.records, store.changed = {}, {}
-  queue.changes, retention.changes, timer.changes = {}, {}, {}
+  queue.changes, waiters.told, retention.changes, timer.changes = {}, {}, {}, {}
   return text_of(problem)
 end

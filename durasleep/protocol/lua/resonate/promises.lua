@@ -29,15 +29,8 @@ function promises.resume(awaiter, foreign)
   end
 end
 
-function promises.notify(record, waiter)
-  local what, who = string.sub(waiter, 1, 1), string.sub(waiter, 2)
-  if what == '^' then
-    what, who = 'c', tags.parent_of(record.id)
-  end
-  if what == 'c' then
-    if not pcall(promises.resume, who) then timer.arm('t' .. who, now) end -- the others wake; a tick says what is wrong
-    return
-  end
+function promises.wake(record, what, who)
+  if what == 'c' then return promises.resume(who) end
   if what == 'x' then return timer.arm('x' .. who .. '\0' .. record.id, now) end
   if queue.is_ours(who) then return queue.send_ours(record) end
   local address, preferred = queue.address_of(who)
@@ -45,6 +38,15 @@ function promises.notify(record, waiter)
   redis.call('XADD', inbox, 'MAXLEN', '~', LIMIT.inbox_entries_max, '*', 'i', record.id, 'p', preferred)
   redis.call('PEXPIRE', inbox, LIMIT.inbox_ttl_ms)
   timer.must_wake = true
+end
+
+-- One that cannot be told does not keep the others waiting. If it is a task, a tick says what is wrong.
+function promises.notify(record, waiter)
+  local what, who = string.sub(waiter, 1, 1), string.sub(waiter, 2)
+  if what == '^' then
+    what, who = 'c', tags.parent_of(record.id)
+  end
+  if not pcall(promises.wake, record, what, who) and what == 'c' then timer.arm('t' .. who, now) end
 end
 
 -- Tells some of the waiters of a set; a timer stands for the others.
@@ -55,8 +57,8 @@ function promises.notify_some(record)
     promises.notify(record, waiter)
   end
   promises.waiters_left = promises.waiters_left - #some
-  in_chunks(some, 'SREM', key)
-  if redis.call('EXISTS', key) == 1 then
+  waiters.told[key] = some
+  if redis.call('SCARD', key) > #some then
     timer.arm('r' .. record.id, now)
   else
     timer.disarm('r' .. record.id)

@@ -4,7 +4,7 @@
 --
 -- One address is that of durasleep itself, whatever group follows: in its queue there are also promises that have
 -- settled, and each member stays until what it has to tell was carried, see protocol/bridge.py. A member that is on its
--- way keeps its place, whatever becomes of it: its news is taken up to five seconds later. And who has carried it
+-- way keeps its place, whatever becomes of it: its news is taken when it is due again, mostly five seconds later. And who has carried it
 -- removes the member, so it must have looked at the promise again before: there may be news.
 local queue = {
   OURS = 'durasleep://',

@@ -10,6 +10,7 @@ return function(data)
     if is_what == 'missing' then return reply.refused(422, 'Awaiter promise not found') end
     if is_what == 'untargeted' then return reply.refused(422, 'Awaiter has no resonate:target') end
     if not store.is_external(awaited) then return reply.refused(422, 'Awaited promise is internal') end
+    if is_what == 'pending' then retention.add_reader(awaited, 'x' .. data.awaiter) end
     if store.is_pending(awaited) and is_what == 'pending' and not waiters.add(awaited, 'x' .. data.awaiter) then
       return reply.refused(503, reply.MANY_WAIT)
     end
@@ -20,6 +21,7 @@ return function(data)
   if not awaiter then return reply.refused(422, 'Awaiter promise not found') end
   if not awaiter[R.target] then return reply.refused(422, 'Awaiter has no resonate:target') end
   if not store.is_external(awaited) then return reply.refused(422, 'Awaited promise is internal') end
+  if store.is_pending(awaiter) then retention.add_reader(awaited, 'c' .. awaiter.id) end
   if store.is_pending(awaited) and store.is_pending(awaiter) and not waiters.add(awaited, 'c' .. awaiter.id) then
     return reply.refused(503, reply.MANY_WAIT)
   end

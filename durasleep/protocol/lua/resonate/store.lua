@@ -59,6 +59,12 @@ function store.load(id)
   return record
 end
 
+-- The same; nil, too, for one that cannot be read, where that stops nothing: fsck names it.
+function store.find(id)
+  local is_readable, record = pcall(store.load, id)
+  return is_readable and record or nil
+end
+
 -- All of a promise.
 function store.load_whole(id)
   local record = store.records[id]

@@ -24,6 +24,7 @@ local function add_awaiter(data)
     local other = promises.touch(action.data.awaited)
     if not other then return reply.refused(422, 'Awaited promise not found') end
     if not store.is_external(other) then return reply.refused(422, 'Awaited promise is internal') end
+    retention.add_reader(other, 'x' .. data.id) -- it may be asked for again, also when it has settled
     if not store.is_pending(other) then
       is_any_settled = true
     elseif not waiters.add(other, 'x' .. data.id) then
@@ -67,6 +68,9 @@ return function(data)
     if not store.is_external(other) then return reply.refused(422, 'Awaited promise is internal') end
     is_any_settled = is_any_settled or not store.is_pending(other)
     awaited[i] = other
+  end
+  for _, other in ipairs(awaited) do
+    retention.add_reader(other, 'c' .. record.id)
   end
   if is_any_settled then
     store.put(record, R.resumes, false)
