@@ -232,24 +232,24 @@ function checks.schedule(id)
   return ''
 end
 
-function checks.waiters(id)
+-- A set that belongs to a promise, of which a field says that it is there.
+local function check_set(id, field, key, text)
+  if is_unreadable(id) then return '' end
   local record = store.load(id)
-  if redis.call('EXISTS', waiters.key(id)) == 1 and not (record and record[R.waiters] == WORD.many) then
-    found('waiters', id, 'has a set of waiters that it does not know', function()
-      redis.call('UNLINK', waiters.key(id))
+  if redis.call('EXISTS', key) == 1 and not (record and record[field] == WORD.many) then
+    found('waiters', id, text, function()
+      redis.call('UNLINK', key)
     end)
   end
   return ''
 end
 
+function checks.waiters(id)
+  return check_set(id, R.waiters, waiters.key(id), 'has a set of waiters that it does not know')
+end
+
 function checks.readers(id)
-  local record = store.find(id)
-  if redis.call('EXISTS', retention.key(id)) == 1 and not (record and record[R.readers] == WORD.many) then
-    found('waiters', id, 'has a set of tasks that it does not know', function()
-      redis.call('UNLINK', retention.key(id))
-    end)
-  end
-  return ''
+  return check_set(id, R.readers, retention.key(id), 'has a set of tasks that it does not know')
 end
 
 -- A promise that goes with its branch, and whose branch is gone, would stay for ever.
