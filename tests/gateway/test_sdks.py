@@ -48,7 +48,10 @@ class Program:
         """The next line that begins so."""
         assert self.process.stdout
         while True:
-            line = (await asyncio.wait_for(self.process.stdout.readline(), PATIENCE_S)).decode()
+            try:
+                line = (await asyncio.wait_for(self.process.stdout.readline(), PATIENCE_S)).decode()
+            except TimeoutError:
+                pytest.fail(f"no line {begin!r} came after\n{''.join(self.lines)}")
             assert line, f"it has ended without {begin!r}:\n{''.join(self.lines)}"
             self.lines.append(line)
             if line.startswith(begin):
@@ -146,7 +149,8 @@ async def reported(run: Run) -> str:
 
 
 async def check(run: Run) -> None:
-    told, recovered, said = await asyncio.gather(run_examples(run), recover(run), reported(run))
+    recovered, said = await asyncio.gather(recover(run), reported(run))
+    told = await run_examples(run)  # after `reported`, which is of the same group and knows none of these functions
     assert told == ENDINGS
     assert said == ENDINGS["schedule"]
     assert recovered == ["packing\n", f"{RECOVERED}\n"]

@@ -22,7 +22,8 @@ export async function run(resonate: Resonate, id: string): Promise<string> {
 }
 
 if (process.argv[1] === import.meta.filename) {
-  const resonate = new Resonate({ url });
+  // Who decides is in another group: the workers of a group are those that know its functions.
+  const resonate = new Resonate({ url, group: process.argv[2] ? "people" : "default" });
   if (process.argv[2]) {
     // What a promise holds is JSON, in base64.
     await resonate.promises.resolve(process.argv[2], { data: btoa(JSON.stringify(true)) });
