@@ -107,7 +107,8 @@ class Outward:
         for number in (None, incarnation):
             promise_id = bridge.promise_id(id, number)
             keys = resonate.keys_of(self._store.keyspaces, promise_id)
-            attach = bridge.attach(self._store.keys(id), id, waiter=bridge.waiter(keys.partition, promise_id))
+            waiter = bridge.waiter(keys.partition, promise_id, is_outward=True)
+            attach = bridge.attach(self._store.keys(id), id, waiter=waiter)
             if await self._has_ended(attach):
                 return
             create = bridge.create_outward(promise_id, group, param, deadline_ms=deadline_ms, answers=tag)

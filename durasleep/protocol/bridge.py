@@ -38,7 +38,7 @@ FOREVER_MS = (1 << 53) - 1
 
 _TARGET = "resonate:target"
 _INCARNATION = re.compile(r"[0-9]{1,16}")
-_WAITER = "resonate"  # instead of an incarnation in the line of a waiter
+_INWARD_WAITER, _OUTWARD_WAITER = "inward", "outward"  # instead of an incarnation in the line of a waiter
 _OUTWARD = re.compile(r"[%:.]")
 _INWARD = re.compile(r"[%~{}\x00-\x1f\x7f-\x9f]")
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
@@ -120,15 +120,21 @@ def deadline_of(promise: Promise) -> Due | None:
 # -- waiters of executions
 
 
-def waiter(partition: int, promise_id: str) -> str:
+def waiter(partition: int, promise_id: str, *, is_outward: bool = False) -> str:
     """The line of a promise among the waiters of its execution, see ``foreign.waiter_of``."""
-    return f"{partition} {_WAITER} {quote(promise_id, safe=_SAFE)}"
+    word = _OUTWARD_WAITER if is_outward else _INWARD_WAITER
+    return f"{partition} {word} {quote(promise_id, safe=_SAFE)}"
 
 
 def waiting_promise(waiter: str) -> str | None:
     """The id of the promise in such a line; None for a waiter of another kind."""
-    _, incarnation, who = waiter.split(" ", 2)
-    return unquote(who) if incarnation == _WAITER else None
+    _, word, who = waiter.split(" ", 2)
+    return unquote(who) if word in (_INWARD_WAITER, _OUTWARD_WAITER) else None
+
+
+def is_outward_waiter(waiter: str) -> bool:
+    """Whether such a line stands for an outward promise."""
+    return waiter.split(" ", 2)[1] == _OUTWARD_WAITER
 
 
 def attach(keys: Keyspace, id: PromiseId, *, waiter: str = "", idempotency_key: str = "") -> BatchItem[Created]:
@@ -158,6 +164,18 @@ def answer_of(answer: Answer) -> tuple[int, dict[str, Any]]:
     raise UsageError(f"Resonate's rules refuse it: {data}") if answer.status == 400 else StoreError(str(data))
 
 
+def promise_of(answer: Answer | DurasleepError) -> Promise | StoreError | None:
+    """The promise in an answer; None if there is none, StoreError if that is not known now."""
+    if isinstance(answer, DurasleepError):
+        return answer if isinstance(answer, StoreError) else StoreError(str(answer))
+    try:
+        return answer_of(answer)[1].get("promise")
+    except StoreError as error:
+        return error
+    except UsageError:  # no promise has such an id
+        return None
+
+
 def has_done(answer: Answer | DurasleepError) -> bool:
     """Whether a request was done."""
     return not isinstance(answer, DurasleepError) and answer.status == 200
@@ -182,6 +200,12 @@ def acquire(task: dict[str, Any]) -> bytes:
 def listen(id: str, group: str) -> bytes:
     """Let an outward promise tell durasleep how it has ended."""
     return request("promise.register_listener", {"awaited": id, "address": f"{OURS}{group}"})
+
+
+def create_unsent(promise_id: str, id: PromiseId, incarnation: str) -> bytes:
+    """Make an outward promise that no worker gets, for an execution that has ended before it had one."""
+    tags = {"resonate:external": "true", ANSWERS: f"{incarnation} {id}~1"}
+    return request("promise.create", {"id": promise_id, "timeoutAt": FOREVER_MS, "param": {}, "tags": tags})
 
 
 def create_outward(id: str, group: str, param: dict[str, Any], *, deadline_ms: int, answers: str) -> bytes:

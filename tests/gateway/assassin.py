@@ -21,8 +21,8 @@ _STEP = re.compile(
     | \t(continue|suspend|resolve|reject|cancel)\t   # commits
     | \n(cancel)\r\n[$]8\r\nthe-call\r
     | \n(?P<create>e\tworkers\t)                     # the execution of a promise
-    | \n(?P<attach>\t{6}.*resonate[ ]the-call\t | \t{9})
-    | \nthe-call\r\n[$]\d+\r\n(?P<told>\d+[ ]resonate[ ]the-call)\r
+    | \n(?P<attach>\t{6}.*ward[ ]the-call\t | \t{9})
+    | \nthe-call\r\n[$]\d+\r\n(?P<told>\d+[ ](?:in|out)ward[ ]the-call)\r
     | \nthe-call~1\r\n[$]1\r\n(?P<settle>[rjxd])\r   # the entry that waits
     | \nthe-call\r\n[$]\d\r\n(?P<load>\d+)\r\n[$]0\r  # its journal
     """,

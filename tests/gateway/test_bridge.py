@@ -15,7 +15,7 @@ from durasleep import Canceled, Codec, Context, Durasleep, RemoteError, TimedOut
 from durasleep.client.client import store_of
 from durasleep.errors import NotSerializable
 from durasleep.model import PromiseId
-from durasleep.protocol import bridge, resonate, sorted_sets
+from durasleep.protocol import bridge, journal, resonate, sorted_sets
 from durasleep.protocol.command import Command
 from harness.servers import MakeServer, Server
 from tests.gateway.gateways import FAR_MS, Poll, Served, data_of, rpc, serving
@@ -153,6 +153,29 @@ async def test_a_forced_cancel_too_for_which_no_code_runs(app: Durasleep, bridge
         await app.cancel("c", force=True)
         assert (await settled(bridged, taken["task"]["id"]))["state"] == "rejected_canceled"
     await worker.close()
+
+
+async def test_a_request_of_a_killed_gateway_that_comes_after_the_end_of_its_call_calls_nobody(
+    app: Durasleep, bridged: Served
+) -> None:
+    """It has made the promise wait for the execution. Then it is killed, and its request is still on the way."""
+    store = await store_of(app)
+    await app.rpc("a", "resize", 1, target="nobody")  # no gateway here takes it
+    keys, id = store.keys(PromiseId("a")), PromiseId("a")
+    record = await store.call(journal.read_record(keys, id))
+    assert record
+    await store.call(bridge.attach(keys, id, waiter=bridge.waiter(0, "a", is_outward=True)))
+    await app.cancel("a", force=True)
+
+    async def is_told() -> bool:
+        return "a~tell" not in dict(await store.call(sorted_sets.list_members(keys.timers)))
+
+    await eventually(is_told, "its timer to be gone")
+    late = bridge.create_outward("a", "ts", data_of({}), deadline_ms=FAR_MS, answers=f"{record.incarnation} a~1")
+    await store.call(resonate.rpc(keys, late))
+    promise = (await rpc(bridged.url, "promise.get", id="a"))[1]["promise"]
+    assert promise["state"] == "rejected_canceled"
+    assert "resonate:target" not in promise["tags"]
 
 
 async def test_a_cancel_there_cancels_the_call_here(app: Durasleep, bridged: Served) -> None:

@@ -124,7 +124,8 @@ async def outward_late(app: Durasleep, other: Resonate, id: str) -> None:
     with pytest.raises(TimedOut):
         await handle.result(timeout=PATIENCE_S)
     found = await other.ask("promise.get", id=id)
-    assert not found or (await other.settled(id))["state"] == "rejected_timedout"
+    # "rejected" if the execution had ended before any gateway had made its promise
+    assert not found or (await other.settled(id))["state"] in {"rejected_timedout", "rejected"}
 
 
 async def inward(app: Durasleep, other: Resonate, id: str) -> None:

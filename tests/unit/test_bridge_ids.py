@@ -35,9 +35,11 @@ def test_a_retried_call_has_another_promise_and_no_execution_has_its_id() -> Non
 
 @given(IDS)
 def test_a_waiter_is_one_line(promise: str) -> None:
-    line = bridge.waiter(3, promise)
-    assert len(line.split()) == 3
-    assert bridge.waiting_promise(line) == promise
+    for is_outward in (False, True):
+        line = bridge.waiter(3, promise, is_outward=is_outward)
+        assert len(line.split()) == 3
+        assert bridge.waiting_promise(line) == promise
+        assert bridge.is_outward_waiter(line) is is_outward
 
 
 def test_waiters_of_other_partitions_are_no_promises() -> None:

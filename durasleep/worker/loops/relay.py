@@ -165,26 +165,39 @@ class Relay:
             ]
         )
 
+    async def _find_promises(
+        self, there: Keyspace, ended: list[tuple[Tell, str, str, bytes]]
+    ) -> list[bridge.Promise | StoreError | None]:
+        """The promises of Resonate that wait for these executions.
+
+        An outward one that is not there is made, for no worker: a gateway that has made it wait and was killed may have
+        sent a request that makes it for a worker, and nobody would settle that one.
+        """
+        answers = await self._store.ask([resonate.rpc(there, bridge.get(promise_id)) for *_, promise_id, _ in ended])
+        found = [bridge.promise_of(answer) for answer in answers]
+        missing = [
+            at for at, (_, waiter, *_) in enumerate(ended) if found[at] is None and bridge.is_outward_waiter(waiter)
+        ]
+        requests = [bridge.create_unsent(ended[at][2], ended[at][0].id, ended[at][0].incarnation) for at in missing]
+        answers = await self._store.ask([resonate.rpc(there, request) for request in requests])
+        for at, answer in zip(missing, answers, strict=True):
+            found[at] = bridge.promise_of(answer)
+        return found
+
     async def _settle_promises(
         self, there: Keyspace, ended: list[tuple[Tell, str, str, bytes]]
     ) -> list[tuple[PromiseId, str]]:
         """Settle promises of Resonate as their executions have ended; returns who has heard. A promise that is gone, or
         stands for something else, needs to hear nothing. An ending that our codec cannot read is left to a gateway.
         """
-        found = await self._store.ask([resonate.rpc(there, bridge.get(promise_id)) for *_, promise_id, _ in ended])
+        found = await self._find_promises(there, ended)
         heard: list[tuple[PromiseId, str]] = []
         calls: list[Call] = []
         settling: list[tuple[PromiseId, str, str]] = []
         unread: list[tuple[str, CorruptData]] = []
-        for (tell, waiter, promise_id, value), answer in zip(ended, found, strict=True):
-            if isinstance(answer, DurasleepError):
+        for (tell, waiter, promise_id, value), promise in zip(ended, found, strict=True):
+            if isinstance(promise, StoreError):
                 continue
-            try:
-                promise: bridge.Promise | None = bridge.answer_of(answer)[1].get("promise")
-            except StoreError:
-                continue
-            except UsageError:  # no promise has such an id
-                promise = None
             if not promise or promise["state"] != "pending" or not bridge.belongs(promise, tell.id, tell.incarnation):
                 heard.append((tell.id, waiter))
                 continue
