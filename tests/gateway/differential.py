@@ -156,9 +156,7 @@ class Oracle:
         return [json.loads(answer) for answer in answers]
 
     def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(10)
+        self._process.communicate(timeout=10)
 
 
 @contextmanager
