@@ -165,16 +165,27 @@ async def inward_late(app: Durasleep, other: Resonate, id: str) -> None:
 BEGUN = "continue attach continue promise.create promise.register_listener attach suspend suspend"
 STEPS: dict[Program, str] = {
     outward: f"{BEGUN} HMGET settle ZREM resolve promise.get told",
-    outward_canceled: f"{BEGUN} cancel promise.get promise.settle ZREM told HMGET ZREM",
+    outward_canceled: f"{BEGUN} cancel promise.get promise.settle ZREM told HMGET? ZREM?",
     outward_canceled_there: f"{BEGUN} HMGET cancel ZREM cancel promise.get told",
     outward_late: f"{BEGUN} HMGET ZREM promise.get told",
-    inward: "create task.acquire promise.get promise.settle ZREM told attach ZREM",
-    inward_failed: "create task.acquire promise.get promise.settle ZREM told attach ZREM",
-    inward_canceled: "create task.acquire promise.get promise.settle ZREM told attach ZREM",
+    inward: "create task.acquire promise.get promise.settle ZREM told attach? ZREM?",
+    inward_failed: "create task.acquire promise.get promise.settle ZREM told attach? ZREM?",
+    inward_canceled: "create task.acquire promise.get promise.settle ZREM told attach? ZREM?",
     inward_canceled_there: "create task.acquire attach cancel ZREM promise.get told",
     inward_late: "create task.acquire ZREM promise.get told",
 }
-"""What a gateway does for each, in about this order: see ``assassin``. It may load a journal, too, or repeat a step."""
+"""What a gateway does for each, in about this order: see ``assassin``. It may load a journal, too, or repeat a step.
+With a "?", it has nothing to do if the relay was quicker.
+"""
+
+
+def steps_of(program: Program) -> list[str]:
+    return STEPS[program].replace("?", "").split()
+
+
+def certain_steps_of(program: Program) -> list[str]:
+    """Those that always come."""
+    return [step for step in STEPS[program].split() if not step.endswith("?")]
 
 
 async def run(program: Program, server: Server, namespace: str, nursery: Nursery, assassin: Assassin) -> None:
@@ -215,7 +226,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
 def points(program: Program) -> list[tuple[str, int, bool]]:
     """At which occurrence of which step to kill, before or after it: some, at equal distances, or all."""
-    steps = STEPS[program].split()
+    steps = steps_of(program)
     all = [(step, steps[:at].count(step), after) for at, step in enumerate(steps) for after in (False, True)]
     return [all[at] for at in chosen(len(all), times=0.25)]
 
@@ -226,21 +237,21 @@ async def test_wherever_a_gateway_is_killed_another_one_goes_on(
 ) -> None:
     at_a_time = asyncio.Semaphore(AT_A_TIME)
     chosen_points = [(program, point) for program in STEPS for point in points(program)]
-    survived: list[tuple[str, str, int]] = []
+    survived: list[tuple[Program, str, int]] = []
 
     async def one(number: int, program: Program, step: str, nth: int, *, after: bool) -> None:
         assassin = Assassin(step, nth, after=after)
         async with at_a_time:
             await run(program, one_server, f"{namespace}-{number}", nursery, assassin)
         if not assassin.has_killed.is_set():
-            survived.append((program.__name__, step, nth))
+            survived.append((program, step, nth))
 
     async with asyncio.TaskGroup() as group:
         for number, (program, (step, nth, after)) in enumerate(chosen_points):
             work = one(number, program, step, nth, after=after)
             group.create_task(work, name=f"{program.__name__} {step} {nth} {after}")
-    # Two suspensions, or two answers, may become one. The first of each kind always comes.
-    assert all(nth for _, _, nth in survived), survived
+    # Two suspensions, or two answers, may become one. The first of each kind comes, if it is certain.
+    assert all(nth or step not in certain_steps_of(program) for program, step, nth in survived), survived
     assert len(survived) <= len(chosen_points) // 5, survived
 
 
@@ -249,9 +260,8 @@ async def test_these_are_all_steps(one_server: Server, namespace: str, nursery: 
         assassin = Assassin()
         await run(program, one_server, f"{namespace}-{program.__name__}", nursery, assassin)
         assert not assassin.unknown
-        steps = STEPS[program].split()
-        assert set(assassin.steps) - {"load"} == set(steps), program.__name__
-        assert not Counter(steps) - Counter(assassin.steps), program.__name__
+        assert set(assassin.steps) - {"load"} <= set(steps_of(program)), program.__name__
+        assert not Counter(certain_steps_of(program)) - Counter(assassin.steps), program.__name__
 
     async with asyncio.TaskGroup() as group:
         for program in STEPS:
