@@ -14,7 +14,7 @@ from typing import Any
 
 from durasleep.codec import Codec
 from durasleep.codec import resonate as values
-from durasleep.errors import CorruptData, DurasleepError, LimitFull, OtherFunction, StoreError, UsageError
+from durasleep.errors import CorruptData, DurasleepError, LimitFull, OtherFunction, StoreError
 from durasleep.model import Disposition, PromiseId, State
 from durasleep.protocol import bridge, foreign, journal, resonate
 from durasleep.protocol.command import Call
