@@ -135,8 +135,9 @@ def test_step_4_no_count_is_missed_or_done_twice_when_a_schedule_takes_over_from
     before, beating = celery_worker(shop, 3), beat(shop, 3)
     wait_for(lambda: before.pid in by_whom(shop), "a count by Celery alone")
     celery = celery_worker(shop, 4)
+    celery.until("ready.")
+    before.stop()  # first: of two that wait for beat, the same one may be served each time
     wait_for(lambda: celery.pid in by_whom(shop), "a count that the schedule may see")
-    before.stop()
     beating.stop()
     beating = beat(shop, 4)
     new = worker(shop, 4)

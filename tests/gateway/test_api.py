@@ -470,10 +470,10 @@ async def test_whoever_is_late_leaves_a_key_to_whoever_has_it_by_now(
 
 
 @pytest.fixture
-async def proxy(real_server: Server) -> AsyncIterator[Proxy]:
+async def proxy(one_server: Server) -> AsyncIterator[Proxy]:
     """A network between a gateway and Redis."""
     made = Proxy()
-    await made.start(int(real_server.url.rpartition(":")[2]))
+    await made.start(int(one_server.url.rpartition(":")[2]))
     yield made
     await made.close()
 
